@@ -1,0 +1,8 @@
+//! repoxy: a pull-through cache that keeps everything it fetches as plain files.
+//!
+//! The library is cut so that each module knows one thing; `docs/architecture.md` draws the arrows
+//! and `.ci/arrows` checks them:
+//!
+//! * [`model`]: values that are valid if they exist. No I/O.
+
+pub mod model;

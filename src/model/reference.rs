@@ -1,0 +1,238 @@
+//! The ref: one reading of upstream, written as a JSON file that people can read and write by hand.
+//!
+//! Fields may be added over time, never renamed; fields that this version does not know survive a
+//! rewrite. A `tf.provider` calls its target `zipDigest`, everything else `targetDigest`; either is
+//! read anywhere.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Digest, Timestamp};
+
+/// What a name pointed at when upstream was last asked, and what is needed to ask again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Wire", into = "Wire")]
+pub struct Ref {
+    /// What sort of thing the name is, such as `container.tag`.
+    pub kind: String,
+    /// The blob that holds the content.
+    pub target_digest: Digest,
+    /// The content's media type as upstream gave it.
+    pub media_type: Option<String>,
+    /// The content's size in bytes.
+    pub size: u64,
+    /// The host that was asked.
+    pub upstream: Option<String>,
+    /// When upstream last confirmed this.
+    pub fetched_at: Timestamp,
+    /// How long it may be used without asking again; absent means for ever.
+    pub ttl_seconds: Option<u64>,
+    /// Upstream's entity tag, as sent, quotes included.
+    pub etag: Option<String>,
+    /// Upstream's `Last-Modified`, as sent.
+    pub last_modified: Option<String>,
+    /// The blobs that this content needs beside itself; absent if nobody has looked yet.
+    pub links: Option<Vec<Digest>>,
+    /// Further upstream response headers that the dialect wants kept, by lower-case name.
+    pub headers: BTreeMap<String, String>,
+    /// Fields this version does not know.
+    pub unknown: Map<String, Value>,
+}
+
+/// A file that is not a ref.
+#[derive(Debug, thiserror::Error)]
+#[error("not a ref")]
+pub struct RefError(#[from] serde_json::Error);
+
+impl Ref {
+    /// The largest ref file that is read, in bytes.
+    pub const MAX_LEN: u64 = 4 << 20;
+
+    /// A ref with nothing but what every ref has: it holds for ever and links are not known.
+    pub fn new(kind: String, target_digest: Digest, size: u64, fetched_at: Timestamp) -> Self {
+        Self {
+            kind,
+            target_digest,
+            media_type: None,
+            size,
+            upstream: None,
+            fetched_at,
+            ttl_seconds: None,
+            etag: None,
+            last_modified: None,
+            links: None,
+            headers: BTreeMap::new(),
+            unknown: Map::new(),
+        }
+    }
+
+    /// Reads the JSON form.
+    ///
+    /// # Errors
+    /// [`RefError`] if it is not JSON, or lacks `kind`, a digest, `size` or `fetchedAt`, or has one
+    /// of a wrong type.
+    pub fn parse(json: &[u8]) -> Result<Self, RefError> {
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    /// Writes the JSON form, one line with a newline at the end.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Serialising strings, numbers and maps with string keys into memory cannot fail.
+        let mut json = serde_json::to_vec(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
+    /// Time since upstream confirmed this; zero if the clock has gone back.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        Duration::try_from(now.duration_since(self.fetched_at)).unwrap_or_default()
+    }
+
+    /// Whether it may be used without asking upstream. A confirmation from the future is not
+    /// believed: the clock was wrong then or is wrong now.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        match self.ttl_seconds {
+            None => true,
+            Some(ttl) => self.fetched_at <= now && self.age(now) < Duration::from_secs(ttl),
+        }
+    }
+}
+
+/// The JSON as it stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    kind: String,
+    #[serde(flatten)]
+    target: Target,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    fetched_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_modified: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    links: Option<Vec<Digest>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Target {
+    #[serde(rename = "targetDigest")]
+    Any(Digest),
+    #[serde(rename = "zipDigest")]
+    Zip(Digest),
+}
+
+const ZIP_KIND: &str = "tf.provider";
+
+impl From<Wire> for Ref {
+    fn from(wire: Wire) -> Self {
+        let (Target::Any(target_digest) | Target::Zip(target_digest)) = wire.target;
+        Self {
+            kind: wire.kind,
+            target_digest,
+            media_type: wire.media_type,
+            size: wire.size,
+            upstream: wire.upstream,
+            fetched_at: wire.fetched_at,
+            ttl_seconds: wire.ttl_seconds,
+            etag: wire.etag,
+            last_modified: wire.last_modified,
+            links: wire.links,
+            headers: wire.headers,
+            unknown: wire.unknown,
+        }
+    }
+}
+
+impl From<Ref> for Wire {
+    fn from(reference: Ref) -> Self {
+        let digest = reference.target_digest;
+        Self {
+            target: if reference.kind == ZIP_KIND { Target::Zip(digest) } else { Target::Any(digest) },
+            kind: reference.kind,
+            media_type: reference.media_type,
+            size: reference.size,
+            upstream: reference.upstream,
+            fetched_at: reference.fetched_at,
+            ttl_seconds: reference.ttl_seconds,
+            etag: reference.etag,
+            last_modified: reference.last_modified,
+            links: reference.links,
+            headers: reference.headers,
+            unknown: reference.unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn tag() -> String {
+        format!(
+            r#"{{"kind":"container.tag","targetDigest":"{DIGEST}","mediaType":"application/vnd.oci.image.index.v1+json","size":7432,"upstream":"registry-1.docker.io","fetchedAt":"2025-11-09T12:34:56Z","ttlSeconds":604800}}"#
+        )
+    }
+
+    #[test]
+    fn the_two_normative_forms_are_read_and_written_back_unchanged() {
+        let provider = format!(
+            r#"{{"kind":"tf.provider","zipDigest":"{DIGEST}","size":12345678,"upstream":"registry.terraform.io","fetchedAt":"2025-11-09T12:34:56Z","ttlSeconds":604800}}"#
+        );
+        for text in [tag(), provider] {
+            let reference = Ref::parse(text.as_bytes()).expect("valid");
+            assert_eq!(String::from_utf8(reference.to_json()).expect("text"), format!("{text}\n"));
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_version_survive_a_rewrite() {
+        let text = tag().replace("\"size\"", "\"flavour\":{\"x\":[1]},\"size\"");
+        let reference = Ref::parse(text.as_bytes()).expect("valid");
+        assert_eq!(reference.unknown["flavour"]["x"][0], 1);
+        assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference);
+    }
+
+    #[test]
+    fn what_is_not_a_ref_is_an_error() {
+        for bad in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            "null",
+            &tag().replace("7432", "\"7432\""),
+            &tag().replace("sha256:e3", "sha256:zz"),
+        ] {
+            assert!(Ref::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn freshness_ends_with_the_ttl_and_the_future_is_not_believed() {
+        let reference = Ref::parse(tag().as_bytes()).expect("valid");
+        let at = |seconds: i64| reference.fetched_at + jiff::SignedDuration::from_secs(seconds);
+        assert!(reference.is_fresh(at(0)));
+        assert!(reference.is_fresh(at(604_799)));
+        assert!(!reference.is_fresh(at(604_800)));
+        assert!(!reference.is_fresh(at(-1)));
+        assert_eq!(reference.age(at(-86_400)), Duration::ZERO);
+        assert!(Ref { ttl_seconds: None, ..reference.clone() }.is_fresh(at(i64::from(u32::MAX))));
+    }
+}

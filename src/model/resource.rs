@@ -1,0 +1,87 @@
+//! The resource: one thing that a client may ask for, said in words the engine understands.
+//!
+//! A dialect's whole knowledge about an object ends up in these fields; the engine branches on them
+//! and on nothing else.
+
+use std::time::Duration;
+
+use super::{Checksum, RefKey};
+
+/// One thing a client may ask for: where it is kept, where it comes from, how long it holds, and
+/// how to know that it arrived whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Where its ref is kept. Two requests with the same key are the same thing.
+    pub key: RefKey,
+    /// The ref's `kind`.
+    pub kind: &'static str,
+    /// Where upstream has it.
+    pub source: Source,
+    /// How long an answer holds.
+    pub freshness: Freshness,
+    /// What its bytes must hash to, if the name says so.
+    pub expect: Option<Checksum>,
+    /// The upstream response header that states the content's digest (lower case), if the protocol
+    /// has one. Its claim is checked; and where it exists, revalidation is a HEAD.
+    pub digest_header: Option<&'static str>,
+    /// Whether another ref of the same scope that targets or links `expect` also grants it.
+    pub linked: bool,
+    /// Whether clients may see it before it is complete.
+    pub delivery: Delivery,
+    /// The `Accept` header to send upstream; never the client's own.
+    pub accept: Option<&'static str>,
+    /// Where its media type comes from.
+    pub media_type: MediaType,
+    /// Upstream response headers worth keeping in the ref (lower case).
+    pub keep_headers: &'static [&'static str],
+    /// The authorisation scope to ask a token service for when its challenge names none.
+    pub token_scope: Option<String>,
+}
+
+/// Where upstream has a resource.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// At this path and query below the proxy's upstream URL; begins with `/`.
+    Path(String),
+}
+
+/// How long an answer holds before upstream is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// For ever: the name fixes the content.
+    Immutable,
+    /// This long; then upstream is asked, and what is there is used only if upstream cannot answer.
+    For(Duration),
+}
+
+impl Freshness {
+    /// The ref's `ttlSeconds`.
+    pub const fn ttl_seconds(self) -> Option<u64> {
+        match self {
+            Self::Immutable => None,
+            Self::For(ttl) => Some(ttl.as_secs()),
+        }
+    }
+}
+
+/// Whether clients may see a resource before it is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// A document: answered when it has been checked and read for links. Larger than `limit` bytes
+    /// is refused.
+    Whole {
+        /// The most bytes that are accepted.
+        limit: u64,
+    },
+    /// Content: answered from the first byte on.
+    Streamed,
+}
+
+/// Where a resource's media type comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaType {
+    /// Upstream's `Content-Type`, without parameters.
+    Upstream,
+    /// Always this.
+    Fixed(&'static str),
+}
