@@ -4,5 +4,7 @@
 //! and `.ci/arrows` checks them:
 //!
 //! * [`model`]: values that are valid if they exist. No I/O.
+//! * [`store`]: the files, which are the truth.
 
 pub mod model;
+pub mod store;

@@ -1,0 +1,225 @@
+//! An open blob: bytes that are read by position.
+//!
+//! It knows neither names nor digests. Reads are system calls on the caller's thread: a reader that
+//! must not block uses [`Blob::try_read_at`] first.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::buffers::{FRAME, Frame};
+
+/// An open, immutable blob. Cheap to clone; stays readable if gc takes the file away meanwhile.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    content: Content,
+    size: u64,
+}
+
+impl Blob {
+    pub(super) const fn new(content: Content, size: u64) -> Self {
+        Self { content, size }
+    }
+
+    pub(super) const fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Its size in bytes, as it was when it was opened.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its size in bytes at this moment. A file never changes its size unless somebody damages it,
+    /// so this tells cheaply whether a blob that was kept open is still sound.
+    ///
+    /// # Errors
+    /// What `fstat` answers.
+    pub fn current_size(&self) -> io::Result<u64> {
+        match &self.content {
+            Content::File(file) => Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0)),
+            Content::Memory(_) | Content::Growing(_) => Ok(self.size),
+        }
+    }
+
+    /// Reads `len` bytes at `offset`, or what is left of the blob there; blocks if the pages are not
+    /// in memory. Beyond the end there are no bytes.
+    ///
+    /// # Errors
+    /// What the disk answers, and [`io::ErrorKind::UnexpectedEof`] if the file has become shorter.
+    pub fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.content.read_at(offset, self.clamp(offset, len))
+    }
+
+    /// Like [`Self::read_at`], but only what is in the page cache: `None` if it would block, and
+    /// fewer bytes (but not none) if only the first of them are there. Where the file system cannot
+    /// tell, it reads as usual.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn try_read_at(&self, offset: u64, len: usize) -> io::Result<Option<Bytes>> {
+        self.content.try_read_at(offset, self.clamp(offset, len))
+    }
+
+    /// Reads all of it; blocks if the pages are not in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn read_all(&self) -> io::Result<Bytes> {
+        self.read_at(0, usize::try_from(self.size).map_err(io::Error::other)?)
+    }
+
+    fn clamp(&self, offset: u64, len: usize) -> usize {
+        usize::try_from(self.size.saturating_sub(offset)).map_or(len, |left| left.min(len))
+    }
+}
+
+/// Where bytes are that can be read by position.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// In an open file.
+    File(Arc<OwnedFd>),
+    /// In memory, complete.
+    Memory(Bytes),
+    /// In memory, growing at the end.
+    Growing(Arc<Mutex<Vec<u8>>>),
+}
+
+impl Content {
+    /// Reads up to `len` bytes at `offset`, but only what is in the page cache.
+    pub(super) fn try_read_at(&self, offset: u64, len: usize) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::File(file) => try_read_file(file.as_fd(), offset, len),
+            Self::Memory(_) | Self::Growing(_) => self.read_at(offset, len).map(Some),
+        }
+    }
+
+    /// Reads exactly `len` bytes at `offset`.
+    pub(super) fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let slice = |size: usize| {
+            let start = usize::try_from(offset).ok().filter(|_| len > 0)?;
+            let end = start.checked_add(len).filter(|end| *end <= size)?;
+            Some(start..end)
+        };
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        match self {
+            Self::File(file) => read_file(file.as_fd(), offset, len),
+            Self::Memory(bytes) => slice(bytes.len())
+                .map(|range| bytes.slice(range))
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+            Self::Growing(buffer) => {
+                let buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                slice(buffer.len())
+                    .map(|range| Bytes::copy_from_slice(&buffer[range]))
+                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
+}
+
+/// Reads exactly `len` bytes of a file.
+pub(super) fn read_file(file: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Bytes> {
+    if len == FRAME {
+        let mut frame = Frame::take()?;
+        read_exact(len, |done| rustix::io::pread(file, &mut frame.memory()[done..], offset + done as u64))?;
+        return Ok(frame.into_bytes(len));
+    }
+    // Not zeroed first. The allocator may give more room than was asked for, and the read use it.
+    let mut buffer = Vec::with_capacity(len);
+    read_exact(len, |done| rustix::io::pread(file, spare_capacity(&mut buffer), offset + done as u64))?;
+    buffer.truncate(len);
+    Ok(buffer.into())
+}
+
+/// Reads until `len` bytes are there; `read` is told how many are.
+fn read_exact(len: usize, mut read: impl FnMut(usize) -> rustix::io::Result<usize>) -> io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        match read(done) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads up to `len` bytes of a file without waiting for a disk.
+fn try_read_file(file: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Option<Bytes>> {
+    if len == 0 {
+        return Ok(Some(Bytes::new()));
+    }
+    let mut frame = Frame::take()?;
+    let room = len.min(FRAME);
+    let mut slices = [IoSliceMut::new(&mut frame.memory()[..room])];
+    match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(read) => Ok(Some(frame.into_bytes(read))),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {
+            read_file(file, offset, len).map(Some)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn on_disk(bytes: &[u8]) -> (std::fs::File, Blob) {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(bytes).expect("written");
+        let fd = OwnedFd::from(file.try_clone().expect("cloned"));
+        (file, Blob::new(Content::File(Arc::new(fd)), bytes.len() as u64))
+    }
+
+    fn both(bytes: &[u8]) -> [Blob; 2] {
+        [on_disk(bytes).1, Blob::new(Content::Memory(Bytes::copy_from_slice(bytes)), bytes.len() as u64)]
+    }
+
+    #[test]
+    fn a_read_gives_the_slice_that_was_asked_for_and_no_more_than_there_is() {
+        for blob in both(b"0123456789") {
+            for (offset, len, expected) in [
+                (0, 4, "0123"),
+                (3, 4, "3456"),
+                (8, 100, "89"),
+                (10, 5, ""),
+                (99, 5, ""),
+                (u64::MAX, 5, ""),
+                (2, 0, ""),
+            ] {
+                assert_eq!(blob.read_at(offset, len).expect("read"), expected, "{offset} {len}");
+                let hot = blob.try_read_at(offset, len).expect("read").expect("was just written");
+                assert_eq!(hot, expected, "{offset} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_an_error_and_shows_its_size() {
+        let (file, blob) = on_disk(b"0123456789");
+        assert_eq!(blob.current_size().expect("stat"), 10);
+        file.set_len(4).expect("cut");
+        assert_eq!(blob.current_size().expect("stat"), 4);
+        assert_eq!(blob.read_at(2, 5).expect_err("short").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(blob.try_read_at(6, 2).expect_err("short").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_large_read_arrives_whole() {
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| i.to_le_bytes()[1]).collect();
+        for blob in both(&bytes) {
+            assert_eq!(blob.read_at(1, 2_999_998).expect("read"), bytes[1..2_999_999]);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Rule P: how bytes become a file under its final name (`docs/layout.md`, "Publishing").
+//!
+//! Created exclusively in staging, written, compared, synced, and only then given its name. Before
+//! the rename nothing is visible and every error removes the file; after it the file is whole, also
+//! after a power cut. The directory is not synced: a name that is lost is a miss, and the cache asks
+//! upstream again. A failed `fsync` is never repeated on the same file, because the kernel has marked
+//! the pages clean that it could not write: the file is dropped.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use rustix::io::Errno;
+
+use super::super::blob::Content;
+use super::super::{Blob, ObjectPath, StagedReader, StoreError, Upload};
+use super::root::TRIES;
+use super::staging::TempFile;
+use super::{Files, size_of};
+
+/// The most pieces that the kernel takes in one call (`IOV_MAX`).
+const SLICES: usize = 1024;
+
+impl Files {
+    /// Starts a file in the staging directory.
+    pub(super) fn upload(self: &Arc<Self>, tmp: &ObjectPath) -> Result<LocalUpload, StoreError> {
+        let file = self
+            .stagings
+            .create(&self.root, tmp.as_str())
+            .map_err(|error| self.error("create", tmp, error))?;
+        Ok(LocalUpload { files: Arc::clone(self), file, staging: tmp.clone(), len: 0 })
+    }
+
+    /// Writes a small file; with `replace` in the place of one that is there. False if one is there
+    /// that is not replaced.
+    pub(super) fn put(
+        self: &Arc<Self>,
+        path: &ObjectPath,
+        tmp: &ObjectPath,
+        bytes: Bytes,
+        replace: bool,
+    ) -> Result<bool, StoreError> {
+        let mut upload = self.upload(tmp)?;
+        upload.append(&[bytes])?;
+        upload.sync()?;
+        upload.place(path, replace)
+    }
+}
+
+/// A file in staging.
+#[derive(Debug)]
+pub(super) struct LocalUpload {
+    files: Arc<Files>,
+    file: TempFile,
+    staging: ObjectPath,
+    len: u64,
+}
+
+impl LocalUpload {
+    fn sync(&self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&**self.file.file())
+            .map_err(|error| self.files.error("fsync", &self.staging, error))
+    }
+
+    /// Gives the file its name; false if the name is taken and not to be replaced. The directories
+    /// are made when they are missing, which may be again and again while somebody prunes.
+    fn place(&mut self, path: &ObjectPath, replace: bool) -> Result<bool, StoreError> {
+        for _ in 0..TRIES {
+            let parent = self.files.root.make_parent(path.as_str());
+            let (dir, leaf) =
+                parent.map_err(|error| self.files.error("make the directory of", path, error))?;
+            let placed =
+                if replace { self.file.rename_over(&dir, leaf) } else { self.file.rename_new(&dir, leaf) };
+            match placed {
+                Ok(()) => return Ok(true),
+                Err(Errno::EXIST) if !replace => return Ok(false),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(self.files.error("publish", path, error)),
+            }
+        }
+        Err(self.files.error("publish", path, Errno::NOENT))
+    }
+}
+
+impl Upload for LocalUpload {
+    fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
+        for chunks in chunks.chunks(SLICES) {
+            write_at(self.file.file(), chunks, self.len)
+                .map_err(|error| self.files.error("write", &self.staging, error))?;
+            self.len += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    fn reader(&self) -> StagedReader {
+        StagedReader::new(Content::File(Arc::clone(self.file.file())))
+    }
+
+    fn publish(mut self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
+        let written = rustix::fs::fstat(&**self.file.file());
+        let written = written.map_err(|error| self.files.error("stat", &self.staging, error))?;
+        if size_of(&written) != self.len {
+            // Somebody else wrote to it, or the file system lost something.
+            return Err(StoreError::Length { actual: size_of(&written), expected: self.len });
+        }
+        self.sync()?;
+        for _ in 0..TRIES {
+            if self.place(path, false)? {
+                return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
+            }
+            match self.files.open(path)? {
+                // Somebody was quicker; ours goes.
+                Some(present) if present.size() == self.len => return Ok(present),
+                Some(present) => {
+                    tracing::warn!(%path, size = present.size(), expected = self.len, "replacing a damaged blob");
+                    self.place(path, true)?;
+                    return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
+                }
+                // Condemned in between, or not a file.
+                None => {
+                    if let Some(stat) = self.files.stat(path)?
+                        && !stat.regular
+                    {
+                        tracing::warn!(%path, "replacing what is not a file");
+                        self.place(path, true)?;
+                        return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
+                    }
+                }
+            }
+        }
+        Err(self.files.error("publish", path, Errno::EXIST))
+    }
+}
+
+/// Writes all pieces, one behind the other, at `offset`.
+fn write_at(file: &OwnedFd, chunks: &[Bytes], mut offset: u64) -> rustix::io::Result<()> {
+    let mut rest = chunks.to_vec();
+    let mut first = 0;
+    while first < rest.len() {
+        if rest[first].is_empty() {
+            first += 1;
+            continue;
+        }
+        let slices: Vec<_> = rest[first..].iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut written = match rustix::io::pwritev(file, &slices, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => written,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error),
+        };
+        drop(slices);
+        offset += written as u64;
+        while written > 0 {
+            let step = written.min(rest[first].len());
+            rest[first].advance(step);
+            written -= step;
+            first += usize::from(rest[first].is_empty());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! Objects in memory, for tests (`mem://`): the same behaviour as on disk, nothing durable.
+//!
+//! It knows objects by path and nothing of what they mean. Every operation holds one lock for its
+//! length, so each is atomic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
+
+use super::backend::{Answer, Held, Pages};
+use super::blob::Content;
+use super::{Backend, Blob, Entry, Lister, ObjectPath, StagedReader, Stat, StoreError, StoreLock, Upload};
+use crate::model::{Clock as _, SystemClock, Timestamp};
+
+/// The backend. Clones share their objects.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<Objects>>);
+
+#[derive(Debug, Default)]
+struct Objects {
+    objects: BTreeMap<String, Object>,
+    locks: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Object {
+    bytes: Bytes,
+    modified: Timestamp,
+}
+
+impl Object {
+    fn new(bytes: Bytes) -> Self {
+        // A file system stamps its files with the machine's clock, whatever clock the caller uses.
+        Self { bytes, modified: SystemClock.now() }
+    }
+
+    fn stat(&self) -> Stat {
+        Stat { size: self.bytes.len() as u64, modified: self.modified, regular: true }
+    }
+
+    fn blob(&self) -> Blob {
+        Blob::new(Content::Memory(self.bytes.clone()), self.bytes.len() as u64)
+    }
+
+    fn cut(&self, limit: u64) -> Bytes {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+        self.bytes.slice(..self.bytes.len().min(limit))
+    }
+
+    /// Whether `blob` is this very object: it shares its memory.
+    fn is(&self, blob: &Blob) -> bool {
+        matches!(blob.content(), Content::Memory(bytes) if bytes.as_ptr() == self.bytes.as_ptr() && bytes.len() == self.bytes.len())
+    }
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Objects> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn walk(&self, folder: &str, read: Option<u64>, pages: &mut Pages) {
+        let mut last = folder.to_owned();
+        while !pages.abandoned() {
+            let next: Vec<_> = {
+                let all = self.lock();
+                let rest = all.objects.range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded));
+                let below = rest.take_while(|(path, _)| path.starts_with(folder));
+                below.take(Lister::PAGE_LEN).map(|(path, object)| (path.clone(), object.clone())).collect()
+            };
+            let Some((path, _)) = next.last() else { return };
+            last.clone_from(path);
+            for (path, object) in next {
+                let content = read.map(|limit| Ok(object.cut(limit)));
+                pages.push(Entry { path: ObjectPath::new(path), stat: object.stat(), content });
+            }
+        }
+    }
+}
+
+fn answer<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
+    ready(Ok(value)).boxed()
+}
+
+impl Backend for Memory {
+    fn stat(&self, path: &ObjectPath) -> Answer<'_, Option<Stat>> {
+        answer(self.lock().objects.get(path.as_str()).map(Object::stat))
+    }
+
+    fn read(&self, path: &ObjectPath, limit: u64) -> Answer<'_, Option<Bytes>> {
+        answer(self.lock().objects.get(path.as_str()).map(|object| object.cut(limit)))
+    }
+
+    fn open_now(&self, path: &ObjectPath) -> Result<Option<Blob>, StoreError> {
+        Ok(self.lock().objects.get(path.as_str()).map(Object::blob))
+    }
+
+    fn open(&self, path: &ObjectPath) -> Answer<'_, Option<Blob>> {
+        ready(self.open_now(path)).boxed()
+    }
+
+    fn put(&self, path: &ObjectPath, _staging: &ObjectPath, bytes: Bytes) -> Answer<'_, ()> {
+        self.lock().objects.insert(path.to_string(), Object::new(bytes));
+        answer(())
+    }
+
+    fn put_if_absent(&self, path: &ObjectPath, _staging: &ObjectPath, bytes: Bytes) -> Answer<'_, bool> {
+        let mut all = self.lock();
+        let absent = !all.objects.contains_key(path.as_str());
+        if absent {
+            all.objects.insert(path.to_string(), Object::new(bytes));
+        }
+        answer(absent)
+    }
+
+    fn upload(&self, _staging: &ObjectPath) -> Answer<'_, Box<dyn Upload>> {
+        answer(Box::new(Growing { memory: self.clone(), buffer: Arc::default() }))
+    }
+
+    fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {
+        let (memory, prefix) = (self.clone(), format!("{folder}/"));
+        Lister::start(folder, move |pages| memory.walk(&prefix, read, pages))
+    }
+
+    fn folders(&self, folder: &ObjectPath) -> Answer<'_, Vec<String>> {
+        let prefix = format!("{folder}/");
+        let all = self.lock();
+        let below = all.objects.range(prefix.clone()..).map_while(|(path, _)| path.strip_prefix(&prefix));
+        let names: BTreeSet<_> =
+            below.filter_map(|path| path.split_once('/')).map(|(name, _)| name).collect();
+        answer(names.into_iter().map(str::to_owned).collect())
+    }
+
+    fn delete(&self, path: &ObjectPath) -> Answer<'_, bool> {
+        answer(self.lock().objects.remove(path.as_str()).is_some())
+    }
+
+    fn condemn(&self, live: &ObjectPath, trash: &ObjectPath) -> Answer<'_, bool> {
+        let mut all = self.lock();
+        let object = all.objects.remove(live.as_str());
+        let moved = object.map(|object| all.objects.insert(trash.to_string(), object));
+        answer(moved.is_some())
+    }
+
+    fn restore(&self, trash: &ObjectPath, live: &ObjectPath) -> Answer<'_, bool> {
+        let mut all = self.lock();
+        let object = all.objects.get(trash.as_str()).cloned();
+        answer(object.map(|object| all.objects.entry(live.to_string()).or_insert(object)).is_some())
+    }
+
+    fn quarantine(&self, live: &ObjectPath, aside: &ObjectPath, seen: Option<&Blob>) -> Answer<'_, bool> {
+        let mut all = self.lock();
+        let same =
+            all.objects.get(live.as_str()).is_some_and(|object| seen.is_some_and(|blob| object.is(blob)));
+        if same && let Some(object) = all.objects.remove(live.as_str()) {
+            all.objects.insert(aside.to_string(), object);
+        }
+        answer(same)
+    }
+
+    fn set_modified(&self, path: &ObjectPath, at: Timestamp) -> Answer<'_, bool> {
+        let mut all = self.lock();
+        let object = all.objects.get_mut(path.as_str());
+        answer(object.map(|object| object.modified = at).is_some())
+    }
+
+    fn lock(&self, path: &ObjectPath) -> Result<Option<StoreLock>, StoreError> {
+        let taken = Self::lock(self).locks.insert(path.to_string());
+        Ok(taken.then(|| StoreLock::new(HeldName { memory: self.clone(), path: path.clone() })))
+    }
+
+    fn reap_staging(&self, _staging: &ObjectPath, _dry_run: bool) -> Answer<'_, (u64, u64)> {
+        // What is not published exists nowhere but in its upload.
+        answer((0, 0))
+    }
+}
+
+/// A lock that is held.
+#[derive(Debug)]
+struct HeldName {
+    memory: Memory,
+    path: ObjectPath,
+}
+
+impl Held for HeldName {}
+
+impl Drop for HeldName {
+    fn drop(&mut self) {
+        self.memory.lock().locks.remove(self.path.as_str());
+    }
+}
+
+/// An upload: a buffer that readers share.
+#[derive(Debug)]
+struct Growing {
+    memory: Memory,
+    buffer: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Upload for Growing {
+    fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        for chunk in chunks {
+            buffer.extend_from_slice(chunk);
+        }
+        Ok(())
+    }
+
+    fn reader(&self) -> StagedReader {
+        StagedReader::new(Content::Growing(Arc::clone(&self.buffer)))
+    }
+
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
+        let bytes = Bytes::copy_from_slice(&self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all = self.memory.lock();
+        let present = all.objects.get(path.as_str()).filter(|object| object.bytes.len() == bytes.len());
+        if let Some(object) = present {
+            return Ok(object.blob());
+        }
+        let object = Object::new(bytes);
+        let blob = object.blob();
+        all.objects.insert(path.to_string(), object);
+        Ok(blob)
+    }
+}

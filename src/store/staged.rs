@@ -1,0 +1,354 @@
+//! A blob in the making: bytes go in, are hashed, written, can be read by followers, and become a
+//! blob only by [`Staged::seal`] and [`Sealed::publish`].
+//!
+//! It knows no names but the one it computes. At most one job per staging runs on the blocking pool;
+//! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
+//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`].
+//!
+//! Until it is published there is nothing but a file in `tmp/`: dropped on every error and every
+//! cancelled future, and after a crash removed by gc.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+
+use super::blob::Content;
+use super::{Blob, StoreError, Upload, blocking, layout};
+use crate::model::{Algorithm, ArtifactType, Checksum, Digest, Hashed, Hasher};
+
+/// The most bytes that one staging holds in memory: taken, but not yet written and hashed.
+const HOLD_BYTES: usize = 256 << 10;
+
+/// The most pieces that one staging holds, and that one write call is given (Linux takes 1024).
+const HOLD_CHUNKS: usize = 1024;
+
+/// How many bytes are read at a time when content has to be hashed again.
+const REHASH_BYTES: usize = 256 << 10;
+
+/// A blob in the making. Dropping it removes the file; what readers have open stays readable.
+#[derive(Debug)]
+pub struct Staged {
+    shared: Arc<Shared>,
+    reader: StagedReader,
+    progress: watch::Receiver<u64>,
+    artifact_type: ArtifactType,
+    expected_size: Option<u64>,
+    /// Whether a sha512 is computed beside the sha256.
+    with_sha512: bool,
+    len: u64,
+}
+
+/// What the owner and the running job have in common.
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Told whenever the queue gets shorter or the job ends. Only the owner waits.
+    moved: Notify,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// Taken over, not yet in the hands of the job.
+    chunks: Vec<Bytes>,
+    /// Bytes and pieces taken over and not yet done with, those in the hands of the job included.
+    held_bytes: usize,
+    held_chunks: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No job runs.
+    Idle(Box<Writer>),
+    /// A job runs and has the writer.
+    Busy,
+    /// A job failed; whoever asks first gets the reason.
+    Failed(Option<StoreError>),
+}
+
+/// What it takes to write; wherever it is, only one has it.
+#[derive(Debug)]
+struct Writer {
+    upload: Box<dyn Upload>,
+    hasher: Hasher,
+    progress: watch::Sender<u64>,
+}
+
+impl Staged {
+    pub(super) fn new(
+        artifact_type: ArtifactType,
+        upload: Box<dyn Upload>,
+        expected_size: Option<u64>,
+        expect: &[Checksum],
+    ) -> Self {
+        let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
+        let (sender, progress) = watch::channel(0);
+        let reader = upload.reader();
+        let writer = Writer { upload, hasher: Hasher::new(sha512), progress: sender };
+        let queue =
+            Queue { chunks: Vec::new(), held_bytes: 0, held_chunks: 0, state: State::Idle(Box::new(writer)) };
+        Self {
+            shared: Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new() }),
+            reader,
+            progress,
+            artifact_type,
+            expected_size,
+            with_sha512: sha512.is_some(),
+            len: 0,
+        }
+    }
+
+    /// Takes the next bytes. Hashing and writing happen on a blocking thread, at most one job at a
+    /// time; returns when the bytes are accepted, which waits while too much is held.
+    ///
+    /// If the future is dropped, the bytes were not taken.
+    ///
+    /// # Errors
+    /// What went wrong with these bytes or with earlier ones; nothing can follow.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let moved = self.shared.moved.notified();
+            if self.shared.offer(&bytes)? {
+                break;
+            }
+            moved.await;
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes accepted so far.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing was accepted yet.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes can be read, as it grows. Closes when the staging ends, well or not; its last
+    /// value stays.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.clone()
+    }
+
+    /// A reader of what is there. Cheap to clone, outlives the staging.
+    pub fn reader(&self) -> StagedReader {
+        self.reader.clone()
+    }
+
+    /// Ends the writing and compares with every claim, those given at [`super::Store::stage`] again
+    /// or others learned since, and with the size expected then. A sha512 that nobody had announced
+    /// costs a second reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`], [`StoreError::Length`], or what went wrong in writing. The file is
+    /// gone in every case.
+    pub async fn seal(self, expect: &[Checksum]) -> Result<Sealed, StoreError> {
+        let Writer { upload, hasher, .. } = *self.shared.rest().await?;
+        let mut hashed = hasher.finish();
+        if let Some(expected) = self.expected_size.filter(|expected| *expected != hashed.size) {
+            return Err(StoreError::Length { actual: hashed.size, expected });
+        }
+        let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
+        if let Some(claim) = sha512.filter(|_| !self.with_sha512) {
+            let (reader, size, claim) = (self.reader.clone(), hashed.size, claim.clone());
+            hashed = blocking(move || rehash(&reader.0, size, &claim)).await?;
+        }
+        if let Some(expected) = expect.iter().find(|claim| !hashed.satisfies(claim)) {
+            return Err(StoreError::Mismatch { actual: hashed.digest, expected: expected.clone() });
+        }
+        Ok(Sealed { digest: hashed.digest, size: hashed.size, artifact_type: self.artifact_type, upload })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes bytes into the queue and sees that a job runs; false if there is no room.
+    fn offer(self: &Arc<Self>, bytes: &Bytes) -> Result<bool, StoreError> {
+        let mut queue = self.lock();
+        if let State::Failed(why) = &mut queue.state {
+            return Err(taken(why));
+        }
+        // One piece is always taken, however long: it is in memory anyway.
+        let full = queue.held_bytes + bytes.len() > HOLD_BYTES || queue.held_chunks == HOLD_CHUNKS;
+        if full && queue.held_chunks > 0 {
+            return Ok(false);
+        }
+        queue.chunks.push(bytes.clone());
+        queue.held_bytes += bytes.len();
+        queue.held_chunks += 1;
+        if let State::Idle(_) = queue.state
+            && let State::Idle(writer) = std::mem::replace(&mut queue.state, State::Busy)
+        {
+            let turn = Turn { shared: Arc::clone(self), writer: Some(writer) };
+            drop(queue);
+            spawn_blocking(move || turn.run());
+        }
+        Ok(true)
+    }
+
+    /// Waits for the job to end and takes the writer.
+    async fn rest(&self) -> Result<Box<Writer>, StoreError> {
+        loop {
+            let moved = self.moved.notified();
+            {
+                let mut queue = self.lock();
+                match std::mem::replace(&mut queue.state, State::Failed(None)) {
+                    State::Idle(writer) => return Ok(writer),
+                    State::Busy => queue.state = State::Busy,
+                    State::Failed(mut why) => return Err(taken(&mut why)),
+                }
+            }
+            moved.await;
+        }
+    }
+}
+
+/// One job: has the writer, and gives it back when it is dropped, come what may.
+struct Turn {
+    shared: Arc<Shared>,
+    writer: Option<Box<Writer>>,
+}
+
+impl Turn {
+    fn run(mut self) {
+        while let Some(chunks) = self.next() {
+            // Present until `drop`.
+            let Some(writer) = &mut self.writer else { return };
+            let (bytes, pieces) = (chunks.iter().map(Bytes::len).sum::<usize>(), chunks.len());
+            if let Err(error) = writer.take(chunks) {
+                self.fail(error);
+                return;
+            }
+            let mut queue = self.shared.lock();
+            queue.held_bytes -= bytes;
+            queue.held_chunks -= pieces;
+            drop(queue);
+            self.shared.moved.notify_one();
+        }
+    }
+
+    /// Everything that has gathered; ends the turn, in the same breath, if that is nothing.
+    fn next(&mut self) -> Option<Vec<Bytes>> {
+        let mut queue = self.shared.lock();
+        if queue.chunks.is_empty() {
+            if let Some(writer) = self.writer.take() {
+                queue.state = State::Idle(writer);
+            }
+            return None;
+        }
+        Some(std::mem::take(&mut queue.chunks))
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        // Dropped outside the lock: it removes the file.
+        drop(self.writer.take());
+        let mut queue = self.shared.lock();
+        queue.chunks.clear();
+        queue.state = State::Failed(Some(error));
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.writer.take().is_some() {
+            // Only a panic, or a runtime that shut down before the job began, leads here.
+            self.shared.lock().state = State::Failed(None);
+        }
+        self.shared.moved.notify_one();
+    }
+}
+
+impl Writer {
+    fn take(&mut self, chunks: Vec<Bytes>) -> Result<(), StoreError> {
+        self.upload.append(&chunks)?;
+        // Followers read while this thread hashes.
+        let added: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.progress.send_modify(|readable| *readable += added);
+        for chunk in chunks {
+            self.hasher.update(&chunk);
+        }
+        Ok(())
+    }
+}
+
+/// The reason of a failure for who asks first, and that there was one for all others.
+fn taken(why: &mut Option<StoreError>) -> StoreError {
+    why.take()
+        .unwrap_or_else(|| StoreError::io("write", "tmp", io::Error::other("writing was broken off before")))
+}
+
+fn rehash(content: &Content, size: u64, claim: &Checksum) -> Result<Hashed, StoreError> {
+    let mut hasher = Hasher::new(Some(claim));
+    while hasher.size() < size {
+        let len = usize::try_from(size - hasher.size()).map_or(REHASH_BYTES, |left| left.min(REHASH_BYTES));
+        let bytes =
+            content.read_at(hasher.size(), len).map_err(|error| StoreError::io("read", "tmp", error))?;
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finish())
+}
+
+/// Bytes that are known to be right, not yet durable. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The blob's name.
+    pub digest: Digest,
+    /// Its size.
+    pub size: u64,
+    artifact_type: ArtifactType,
+    upload: Box<dyn Upload>,
+}
+
+impl Sealed {
+    /// fsync and publish under the digest's name without replacing. If the blob is there already,
+    /// that one is used, unless its size is wrong: then this one takes its place.
+    ///
+    /// If the future is dropped, the blob may be published all the same; gc removes it.
+    ///
+    /// # Errors
+    /// What went wrong; nothing is visible then, and the file in `tmp/` is gone.
+    pub async fn publish(self) -> Result<Blob, StoreError> {
+        let path = layout::blob(self.artifact_type, &self.digest);
+        let upload = self.upload;
+        blocking(move || upload.publish(&path)).await
+    }
+}
+
+/// Reads a blob in the making, and afterwards the finished one.
+#[derive(Debug, Clone)]
+pub struct StagedReader(Content);
+
+impl StagedReader {
+    pub(super) const fn new(content: Content) -> Self {
+        Self(content)
+    }
+
+    /// Like [`Self::read_at`], but only what is in the page cache: `None` if it would block, and
+    /// fewer bytes (but not none) if only the first of them are there.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn try_read_at(&self, offset: u64, len: usize) -> io::Result<Option<Bytes>> {
+        self.0.try_read_at(offset, len)
+    }
+
+    /// Reads `len` bytes at `offset`; the caller stays within [`Staged::progress`].
+    ///
+    /// # Errors
+    /// What the disk answers; [`io::ErrorKind::UnexpectedEof`] beyond what has been written.
+    pub fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.0.read_at(offset, len)
+    }
+}
