@@ -1,0 +1,129 @@
+//! What a request asks: one ref, one grant, the names of a proxy. Each is a few descents of a tree.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::rows::{self, Column, REF_COLUMNS, ref_columns};
+use super::{Index, IndexError, MAX_PAGE};
+use crate::model::{Area, Digest, ProxyId, Ref, RefKey, Timestamp};
+
+/// What [`Index::grant`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    /// The ref that grants.
+    pub key: RefKey,
+    /// When upstream confirmed it.
+    pub fetched_at: Timestamp,
+    /// That ref, if the digest is its target; its media type and size then hold for the blob.
+    pub target: Option<Ref>,
+}
+
+pub(super) const LOOKUP: &str = concat!(
+    "SELECT ",
+    ref_columns!(),
+    " FROM refs r WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) \
+     AND r.area = ?3 AND r.path = ?4"
+);
+
+pub(super) const GRANT_BY_TARGET: &str = concat!(
+    "SELECT ",
+    ref_columns!(),
+    ", r.area, r.path FROM proxies p CROSS JOIN scopes s CROSS JOIN refs r \
+     WHERE p.type = ?1 AND p.name = ?2 AND s.proxy = p.id AND s.name = ?3 \
+     AND r.digest = ?4 AND r.type = p.type AND r.proxy = p.id AND r.scope = s.id LIMIT 1"
+);
+
+pub(super) const GRANT_BY_LINK: &str = "SELECT r.area, r.path, r.fetched_at \
+     FROM proxies p CROSS JOIN scopes s CROSS JOIN links l CROSS JOIN refs r \
+     WHERE p.type = ?1 AND p.name = ?2 AND s.proxy = p.id AND s.name = ?3 \
+     AND l.digest = ?4 AND l.type = p.type AND l.scope = s.id AND r.id = l.ref LIMIT 1";
+
+pub(super) const SCOPES: &str = "SELECT s.name FROM scopes s \
+     WHERE s.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND s.name >= ?3 \
+     AND EXISTS (SELECT 1 FROM refs r WHERE r.scope = s.id AND r.area = ?4) ORDER BY s.name LIMIT ?5";
+
+pub(super) const LAST_USED: &str = "SELECT u.last_used FROM refs r JOIN uses u ON u.ref = r.id \
+     WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
+
+pub(super) const LINKS: &str = "SELECT l.digests FROM refs r JOIN linked l ON l.ref = r.id \
+     WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
+
+impl Index {
+    /// The ref as last recorded (`links` are not loaded: always `None`).
+    pub fn lookup(&self, key: &RefKey) -> Result<Option<Ref>, IndexError> {
+        self.by_key(LOOKUP, key, |row| rows::reference(row, 0))
+    }
+
+    /// What a ref links, in the order of the document; `None` if it has no row, or nobody has looked.
+    pub fn links(&self, key: &RefKey) -> Result<Option<Vec<Digest>>, IndexError> {
+        let digests = self.by_key(LINKS, key, |row| row.get::<_, Vec<u8>>(0))?;
+        let (whole, _) = digests.as_deref().unwrap_or_default().as_chunks();
+        Ok(digests.is_some().then(|| whole.iter().copied().map(Digest::from_bytes).collect()))
+    }
+
+    /// When a ref was last used; `None` if it has no row or no use of it was ever written.
+    pub fn last_used(&self, key: &RefKey) -> Result<Option<Timestamp>, IndexError> {
+        let found = self.by_key(LAST_USED, key, |row| row.get::<_, Column<Timestamp>>(0))?;
+        Ok(found.map(|at| at.0))
+    }
+
+    /// A ref of exactly this scope that targets the digest, else one that links it.
+    pub fn grant(&self, proxy: &ProxyId, scope: &str, digest: &Digest) -> Result<Option<Grant>, IndexError> {
+        self.read(|connection| {
+            let values = params![Column(proxy.artifact_type), proxy.name.as_str(), scope, Column(*digest)];
+            let target = connection.prepare_cached(GRANT_BY_TARGET)?.query_row(values, |row| {
+                let key = rows::key(proxy.clone(), row, REF_COLUMNS)?;
+                let target = rows::reference(row, 0)?;
+                Ok(Grant { key, fetched_at: target.fetched_at, target: Some(target) })
+            });
+            if let Some(grant) = target.optional()? {
+                return Ok(Some(grant));
+            }
+            let link = connection.prepare_cached(GRANT_BY_LINK)?.query_row(values, |row| {
+                let Column(fetched_at) = row.get(2)?;
+                Ok(Grant { key: rows::key(proxy.clone(), row, 0)?, fetched_at, target: None })
+            });
+            Ok(link.optional()?)
+        })
+    }
+
+    /// Scopes of a proxy that have a ref below `refs/`, after a name, in the order of bytes; at most
+    /// [`MAX_PAGE`].
+    pub fn scopes(
+        &self,
+        proxy: &ProxyId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, IndexError> {
+        // The first text after another is that with a NUL behind it; the empty scope is the first of all.
+        let from = after.map_or_else(String::new, |after| format!("{after}\0"));
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(SCOPES)?;
+            let values = params![
+                Column(proxy.artifact_type),
+                proxy.name.as_str(),
+                from,
+                Column(Area::Refs),
+                rows::limit(limit.min(MAX_PAGE)),
+            ];
+            let names = statement.query_map(values, |row| row.get(0))?;
+            Ok(names.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn by_key<T>(
+        &self,
+        sql: &str,
+        key: &RefKey,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, IndexError> {
+        self.read(|connection| {
+            let values = params![
+                Column(key.proxy.artifact_type),
+                key.proxy.name.as_str(),
+                Column(key.area),
+                key.path.as_str()
+            ];
+            Ok(connection.prepare_cached(sql)?.query_row(values, read).optional()?)
+        })
+    }
+}
