@@ -6,7 +6,9 @@
 //! * [`model`]: values that are valid if they exist. No I/O.
 //! * [`store`]: the files, which are the truth.
 //! * [`index`]: SQLite beside the files, rebuildable at any time.
+//! * [`upstream`]: HTTP outwards.
 
 pub mod index;
 pub mod model;
 pub mod store;
+pub mod upstream;

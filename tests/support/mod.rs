@@ -1,0 +1,23 @@
+//! What integration tests share: a scripted [`Origin`] that plays upstream.
+//!
+//! ```ignore
+//! pub mod support;
+//! let origin = Origin::start().await;
+//! let blob = origin.blob("library/app", 1 << 20);
+//! origin.on(&blob.path).cut_after(1000).once();
+//! // … pull it through whatever is under test …
+//! assert_eq!(origin.count("GET", &blob.path), 2);
+//! ```
+//!
+//! Nothing here sleeps to wait for something: a [`Gate`] holds an answer until the test opens it,
+//! and [`Origin::seen_at_least`] waits until a request has arrived.
+#![allow(dead_code, unused_imports, reason = "each test crate uses its own part of this module")]
+
+mod origin;
+mod protection;
+mod script;
+mod wire;
+
+pub use origin::{Blob, Manifest, Origin, Seen};
+pub use protection::Protection;
+pub use script::{Gate, Script};

@@ -1,0 +1,606 @@
+//! A registry in memory on `127.0.0.1`, over HTTP/1.1, that counts and misbehaves as told.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use repoxy::model::Digest;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::protection::{Protection, scope_of};
+use super::script::{Faults, Rules, Script};
+use super::wire::{self, After, Request, Response};
+
+const LAST_MODIFIED: &str = "Sun, 09 Nov 2025 12:34:56 GMT";
+const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A fake upstream. Stops when dropped.
+#[derive(Debug)]
+pub struct Origin {
+    shared: Arc<Shared>,
+    port: u16,
+    server: Mutex<Option<JoinHandle<()>>>,
+    tls: Option<Tls>,
+}
+
+/// How an origin speaks TLS.
+#[derive(Clone)]
+struct Tls {
+    acceptor: TlsAcceptor,
+    certificate: String,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// A blob that the origin holds.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    /// Its name.
+    pub digest: Digest,
+    /// `/v2/<repository>/blobs/<digest>`.
+    pub path: String,
+    /// Its content.
+    pub bytes: Bytes,
+}
+
+/// A manifest or index that the origin holds under a tag and its digest.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// `/v2/<repository>/manifests/<tag>`.
+    pub path: String,
+    /// `/v2/<repository>/manifests/<digest>`.
+    pub by_digest: String,
+    /// Its media type.
+    pub media_type: String,
+    /// Its content.
+    pub bytes: Bytes,
+    /// For an image: the config, then the layers.
+    pub blobs: Vec<Blob>,
+}
+
+/// A request that arrived.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path as sent, without the query.
+    pub path: String,
+    /// The query as sent, without the `?`.
+    pub query: Option<String>,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, of a POST to `/token`.
+    pub body: Bytes,
+}
+
+impl Seen {
+    /// A header's value, if it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct File {
+    media_type: String,
+    digest: Digest,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+struct Shared {
+    port: u16,
+    files: Mutex<HashMap<String, File>>,
+    tags: Mutex<BTreeMap<String, Vec<String>>>,
+    rules: Rules,
+    seen: Mutex<Vec<Seen>>,
+    arrivals: watch::Sender<usize>,
+    sent: Mutex<HashMap<String, u64>>,
+    protection: Mutex<Protection>,
+    tokens: Mutex<HashSet<String>>,
+    serial: AtomicU64,
+    connections: AtomicUsize,
+}
+
+impl Origin {
+    /// Starts an empty origin on a free port of `127.0.0.1`.
+    pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same over TLS, with a certificate for `localhost` and `127.0.0.1` that it signed itself.
+    pub async fn start_tls() -> Self {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let key =
+            rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let config = rustls::ServerConfig::builder_with_provider(repoxy::upstream::crypto::provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a certificate with its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::start_with(Some(Tls { acceptor, certificate: made.cert.pem() })).await
+    }
+
+    async fn start_with(tls: Option<Tls>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let shared = Arc::new(Shared {
+            port,
+            files: Mutex::default(),
+            tags: Mutex::default(),
+            rules: Rules::default(),
+            seen: Mutex::default(),
+            arrivals: watch::Sender::new(0),
+            sent: Mutex::default(),
+            protection: Mutex::default(),
+            tokens: Mutex::default(),
+            serial: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+        });
+        let server = tokio::spawn(accept(listener, tls.clone(), Arc::clone(&shared)));
+        Self { shared, port, server: Mutex::new(Some(server)), tls }
+    }
+
+    /// Stops: connections are closed, and new ones are refused.
+    pub async fn stop(&self) {
+        let server = self.server.lock().expect("no panics").take();
+        if let Some(server) = server {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+
+    /// Starts again on the same port, with the same content, rules and counts.
+    pub async fn restart(&self) {
+        self.stop().await;
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is still free");
+        let server = tokio::spawn(accept(listener, self.tls.clone(), Arc::clone(&self.shared)));
+        *self.server.lock().expect("no panics") = Some(server);
+    }
+
+    /// The certificate of an origin with TLS, in PEM form.
+    pub fn certificate(&self) -> &str {
+        &self.tls.as_ref().expect("started with TLS").certificate
+    }
+
+    /// `http://127.0.0.1:<port>` (`https` with TLS), without a slash at the end.
+    pub fn url(&self) -> String {
+        self.url_as("127.0.0.1")
+    }
+
+    /// The same origin under another host name, such as `localhost`.
+    pub fn url_as(&self, host: &str) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{host}:{}", self.port)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Holds any file at any path.
+    pub fn file(&self, path: &str, media_type: &str, bytes: impl Into<Bytes>) -> Blob {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        let file = File { media_type: media_type.to_owned(), digest, bytes: bytes.clone() };
+        self.shared.files.lock().expect("no panics").insert(path.to_owned(), file);
+        Blob { digest, path: path.to_owned(), bytes }
+    }
+
+    /// Forgets the file at a path: 404 from now on.
+    pub fn remove(&self, path: &str) {
+        self.shared.files.lock().expect("no panics").remove(path);
+    }
+
+    /// Holds a blob of `size` bytes that look random and are the same in every run; two calls of
+    /// one test give two blobs.
+    pub fn blob(&self, repository: &str, size: usize) -> Blob {
+        let seed = self.shared.serial.fetch_add(1, Ordering::SeqCst);
+        self.blob_of(repository, noise(seed, size))
+    }
+
+    /// Holds a blob with this content.
+    pub fn blob_of(&self, repository: &str, bytes: impl Into<Bytes>) -> Blob {
+        let bytes = bytes.into();
+        let path = format!("/v2/{repository}/blobs/{}", Digest::of(&bytes));
+        self.file(&path, "application/octet-stream", bytes)
+    }
+
+    /// Holds a manifest under a tag (which may be used again) and its digest.
+    pub fn manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Manifest {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let by_digest = format!("/v2/{repository}/manifests/{digest}");
+        self.file(&path, media_type, bytes.clone());
+        self.file(&by_digest, media_type, bytes.clone());
+        let mut tags = self.shared.tags.lock().expect("no panics");
+        let tags = tags.entry(repository.to_owned()).or_default();
+        if !tags.iter().any(|known| known == tag) {
+            tags.push(tag.to_owned());
+            tags.sort();
+        }
+        Manifest { digest, path, by_digest, media_type: media_type.to_owned(), bytes, blobs: Vec::new() }
+    }
+
+    /// Holds an image: a config, `layers` layers of `layer_size` bytes, and a manifest under the tag.
+    pub fn image(&self, repository: &str, tag: &str, layers: usize, layer_size: usize) -> Manifest {
+        let serial = self.shared.serial.fetch_add(1, Ordering::SeqCst);
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{"Labels":{{"serial":"{serial}"}}}},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+        );
+        let mut blobs = vec![self.blob_of(repository, config)];
+        blobs.extend((0..layers).map(|_| self.blob(repository, layer_size)));
+        let describe = |media_type: &str, blob: &Blob| {
+            format!(
+                r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#,
+                blob.digest,
+                blob.bytes.len()
+            )
+        };
+        let layers: Vec<_> = blobs[1..]
+            .iter()
+            .map(|blob| describe("application/vnd.oci.image.layer.v1.tar+gzip", blob))
+            .collect();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{IMAGE_MANIFEST}","config":{},"layers":[{}]}}"#,
+            describe("application/vnd.oci.image.config.v1+json", &blobs[0]),
+            layers.join(",")
+        );
+        Manifest { blobs, ..self.manifest(repository, tag, IMAGE_MANIFEST, manifest) }
+    }
+
+    /// Holds an index over manifests under a tag; the first is `linux/amd64`, the others `linux/arm64`
+    /// with a variant each.
+    pub fn index(&self, repository: &str, tag: &str, manifests: &[Manifest]) -> Manifest {
+        let entries: Vec<_> = manifests
+            .iter()
+            .enumerate()
+            .map(|(at, manifest)| {
+                let platform = match at {
+                    0 => r#"{"os":"linux","architecture":"amd64"}"#.to_owned(),
+                    at => format!(r#"{{"os":"linux","architecture":"arm64","variant":"v{}"}}"#, at + 7),
+                };
+                format!(
+                    r#"{{"mediaType":"{}","digest":"{}","size":{},"platform":{platform}}}"#,
+                    manifest.media_type,
+                    manifest.digest,
+                    manifest.bytes.len()
+                )
+            })
+            .collect();
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{IMAGE_INDEX}","manifests":[{}]}}"#,
+            entries.join(",")
+        );
+        self.manifest(repository, tag, IMAGE_INDEX, index)
+    }
+
+    /// Begins a script for a path; a `*` at its end stands for any rest.
+    pub fn on(&self, path: &str) -> Script<'_> {
+        Script::new(&self.shared.rules, path)
+    }
+
+    /// Takes back all scripts that were made for exactly this path.
+    pub fn forget_scripts(&self, path: &str) {
+        self.shared.rules.forget(path);
+    }
+
+    /// Protects everything under `/v2/`.
+    pub fn protect(&self, protection: Protection) {
+        *self.shared.protection.lock().expect("no panics") = protection;
+    }
+
+    /// Forgets the tokens it gave.
+    pub fn revoke_tokens(&self) {
+        self.shared.tokens.lock().expect("no panics").clear();
+    }
+
+    /// Requests that arrived with this method and path; a `*` at the path's end stands for any rest.
+    pub fn count(&self, method: &str, path: &str) -> usize {
+        self.seen(method, path).len()
+    }
+
+    /// The same with exactly this `Range` header; `None` is without.
+    pub fn count_range(&self, method: &str, path: &str, range: Option<&str>) -> usize {
+        self.seen(method, path).iter().filter(|seen| seen.header("range") == range).count()
+    }
+
+    /// All requests that arrived.
+    pub fn total(&self) -> usize {
+        self.shared.seen.lock().expect("no panics").len()
+    }
+
+    /// The requests with this method and path, in order of arrival; a `*` at the path's end stands
+    /// for any rest.
+    pub fn seen(&self, method: &str, path: &str) -> Vec<Seen> {
+        let seen = self.shared.seen.lock().expect("no panics");
+        let fits = |seen: &&Seen| {
+            seen.method == method
+                && match path.strip_suffix('*') {
+                    Some(prefix) => seen.path.starts_with(prefix),
+                    None => seen.path == path,
+                }
+        };
+        seen.iter().filter(fits).cloned().collect()
+    }
+
+    /// Waits until this many requests with method and path have arrived.
+    pub async fn seen_at_least(&self, method: &str, path: &str, times: usize) {
+        let mut arrivals = self.shared.arrivals.subscribe();
+        while self.count(method, path) < times {
+            arrivals.changed().await.expect("the origin lives");
+        }
+    }
+
+    /// Body bytes sent for a path, over all answers.
+    pub fn bytes_sent(&self, path: &str) -> u64 {
+        self.shared.sent.lock().expect("no panics").get(path).copied().unwrap_or(0)
+    }
+
+    /// Connections accepted.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.lock().expect("no panics").take() {
+            server.abort();
+        }
+    }
+}
+
+/// Bytes that look random and are the same for the same seed (splitmix64).
+fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+async fn accept(listener: TcpListener, tls: Option<Tls>, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        connections.spawn(connection(stream, tls.clone(), Arc::clone(&shared)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(mut stream: TcpStream, tls: Option<Tls>, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let after = match tls {
+        None => converse(&mut stream, &shared).await,
+        Some(tls) => match tls.acceptor.accept(&mut stream).await {
+            Ok(mut stream) => converse(&mut stream, &shared).await,
+            Err(_) => After::Close,
+        },
+    };
+    if after == After::Reset {
+        let _ = stream.set_zero_linger();
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, shared: &Shared) -> After {
+    let mut buffer = Vec::new();
+    while let Ok(Some(request)) = wire::read(stream, &mut buffer).await {
+        let faults = shared.rules.take(&request.method, &request.path);
+        shared.note(&request);
+        let response = shared.answer(&request, &faults);
+        let sent = |bytes| {
+            *shared.sent.lock().expect("no panics").entry(request.path.clone()).or_default() += bytes;
+        };
+        match wire::write(stream, request.method == "HEAD", response, &faults, sent).await {
+            Ok(After::KeepAlive) => {}
+            Ok(after) => return after,
+            Err(_) => return After::Close,
+        }
+    }
+    After::Close
+}
+
+impl Shared {
+    fn note(&self, request: &Request) {
+        let seen = Seen {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            query: request.query.clone(),
+            headers: request.headers.clone(),
+            body: request.body.clone(),
+        };
+        self.seen.lock().expect("no panics").push(seen);
+        self.arrivals.send_modify(|count| *count += 1);
+    }
+
+    /// The answer with those faults that change what is said, not how it is sent.
+    fn answer(&self, request: &Request, faults: &Faults) -> Response {
+        let mut response = match (faults.status, &faults.body) {
+            (None, None) => self.content(request, faults),
+            (status, body) => plain(status.unwrap_or(200), body.clone().unwrap_or_default()),
+        };
+        for (name, value) in &faults.headers {
+            let name: http::HeaderName = name.parse().expect("a header name");
+            match value {
+                Some(value) => {
+                    response.headers.insert(name, value.parse().expect("a header value"));
+                }
+                None => {
+                    response.headers.remove(name);
+                }
+            }
+        }
+        response
+    }
+
+    fn content(&self, request: &Request, faults: &Faults) -> Response {
+        if request.path == "/token" {
+            return self.token(request);
+        }
+        if let Some(challenge) = self.challenge(request) {
+            let mut response = plain(401, r#"{"errors":[{"code":"UNAUTHORIZED"}]}"#);
+            response.headers.insert("www-authenticate", challenge.parse().expect("a header value"));
+            return response;
+        }
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return plain(405, "");
+        }
+        let file = self.files.lock().expect("no panics").get(&request.path).cloned();
+        match file {
+            Some(file) => serve(request, &file, faults),
+            None if request.path == "/v2/" => json("{}"),
+            None => self.tag_list(&request.path).unwrap_or_else(|| {
+                plain(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}"#)
+            }),
+        }
+    }
+
+    fn tag_list(&self, path: &str) -> Option<Response> {
+        let repository = path.strip_prefix("/v2/")?.strip_suffix("/tags/list")?;
+        let tags = self.tags.lock().expect("no panics").get(repository)?.clone();
+        Some(json(&serde_json::json!({ "name": repository, "tags": tags }).to_string()))
+    }
+
+    /// The challenge that a request meets, or `None` if it may pass.
+    fn challenge(&self, request: &Request) -> Option<String> {
+        let path = request.path.strip_prefix("/v2/")?;
+        let protection = self.protection.lock().expect("no panics").clone();
+        let authorization = request.headers.get("authorization").and_then(|value| value.to_str().ok());
+        if let Some(login) = &protection.basic {
+            return (authorization != Some(login)).then(|| r#"Basic realm="origin""#.to_owned());
+        }
+        let bearer = protection.bearer?;
+        let scope = scope_of(path);
+        if let Some(token) = authorization.and_then(|value| value.strip_prefix("Bearer "))
+            && self.tokens.lock().expect("no panics").contains(&format!("{token} {scope}"))
+        {
+            return None;
+        }
+        let realm = bearer.realm.unwrap_or_else(|| format!("http://localhost:{}/token", self.port));
+        let named = bearer.scope_in_challenge && !scope.is_empty();
+        let scope = if named { format!(r#",scope="{scope}""#) } else { String::new() };
+        Some(format!(r#"Bearer realm="{realm}",service="origin"{scope}"#))
+    }
+
+    fn token(&self, request: &Request) -> Response {
+        let protection = self.protection.lock().expect("no panics").clone();
+        let Some(bearer) = protection.bearer else { return plain(404, "") };
+        let form = String::from_utf8_lossy(&request.body);
+        let parameters =
+            if request.method == "POST" { &*form } else { request.query.as_deref().unwrap_or("") };
+        let parameters: Vec<(String, String)> =
+            url::form_urlencoded::parse(parameters.as_bytes()).into_owned().collect();
+        let parameter =
+            |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        if let Some(wanted) = &bearer.refresh_token
+            && (request.method != "POST"
+                || parameter("grant_type").is_none_or(|grant| grant != "refresh_token")
+                || parameter("refresh_token") != Some(wanted))
+        {
+            return plain(401, "");
+        }
+        if let Some(login) = &bearer.login
+            && request.headers.get("authorization").is_none_or(|value| value.as_bytes() != login.as_bytes())
+        {
+            return plain(401, "");
+        }
+        let token = format!("token-{}", self.serial.fetch_add(1, Ordering::SeqCst));
+        let scope = parameter("scope").map_or("", String::as_str);
+        self.tokens.lock().expect("no panics").insert(format!("{token} {scope}"));
+        json(&serde_json::json!({ "token": token, "expires_in": bearer.expires_in }).to_string())
+    }
+}
+
+fn plain(status: u16, body: impl Into<Bytes>) -> Response {
+    Response { status, headers: HeaderMap::new(), body: body.into() }
+}
+
+fn json(body: &str) -> Response {
+    let mut response = plain(200, body.to_owned());
+    response.headers.insert("content-type", "application/json".parse().expect("a header value"));
+    response
+}
+
+/// A file with validators and ranges, as a good server sends it.
+fn serve(request: &Request, file: &File, faults: &Faults) -> Response {
+    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let etag = format!("\"{}\"", file.digest);
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("content-type", file.media_type.as_str()),
+        ("docker-content-digest", &file.digest.to_string()),
+        ("etag", &etag),
+        ("last-modified", LAST_MODIFIED),
+        ("accept-ranges", "bytes"),
+    ] {
+        headers.insert(
+            name.parse::<http::HeaderName>().expect("a header name"),
+            value.parse().expect("a header value"),
+        );
+    }
+    if header("if-none-match") == Some(&etag) {
+        return Response { status: 304, headers, body: Bytes::new() };
+    }
+    let mut content = file.bytes.to_vec();
+    if let Some(byte) = faults.flip_at.and_then(|at| content.get_mut(usize::try_from(at).ok()?)) {
+        *byte = !*byte;
+    }
+    let content = Bytes::from(content);
+    let asked = header("range").filter(|_| {
+        !faults.ignore_range && header("if-range").is_none_or(|value| value == etag || value == LAST_MODIFIED)
+    });
+    let Some((from, to)) = asked.and_then(|range| slice(range, content.len())) else {
+        if request.method == "HEAD" {
+            headers.insert("content-length", content.len().into());
+        }
+        return Response { status: 200, headers, body: content };
+    };
+    let range = if from < to {
+        format!("bytes {from}-{}/{}", to - 1, content.len())
+    } else {
+        format!("bytes */{}", content.len())
+    };
+    headers.insert("content-range", range.parse().expect("a header value"));
+    if from >= to {
+        return Response { status: 416, headers, body: Bytes::new() };
+    }
+    Response { status: 206, headers, body: content.slice(from..to) }
+}
+
+/// `bytes=a-` and `bytes=a-b`, clamped; empty if it begins past the end; `None` if it is another form.
+fn slice(range: &str, size: usize) -> Option<(usize, usize)> {
+    let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let from = from.parse::<usize>().ok()?;
+    let to = if to.is_empty() { size } else { to.parse::<usize>().ok()?.saturating_add(1).min(size) };
+    Some((from, to))
+}
