@@ -4,11 +4,13 @@
 //! and `.ci/arrows` checks them:
 //!
 //! * [`model`]: values that are valid if they exist. No I/O.
+//! * [`protocol`]: one dialect a file, pure functions from requests to what is to be fetched.
 //! * [`store`]: the files, which are the truth.
 //! * [`index`]: SQLite beside the files, rebuildable at any time.
 //! * [`upstream`]: HTTP outwards.
 
 pub mod index;
 pub mod model;
+pub mod protocol;
 pub mod store;
 pub mod upstream;

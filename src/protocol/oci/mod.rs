@@ -1,0 +1,136 @@
+//! The pull side of the OCI distribution specification (1.1) and what Docker's registry API has
+//! beside it.
+//!
+//! A request is taken apart (`request`, by `grammar`), matched with the configuration and made a
+//! resource (`resource`); lists are put under the client's own names on their way out (`lists`);
+//! manifests are read for what they need (`manifest`), never written; `refuse` words refusals.
+//!
+//! Nothing here knows network, disk, clock or server. A client's query is never forwarded but for
+//! the paging of lists, and no part of a request becomes a key without having passed the grammar.
+
+mod grammar;
+mod lists;
+mod manifest;
+mod refuse;
+mod request;
+mod resource;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use self::request::{Endpoint, Request};
+use self::resource::{Place, kind};
+use super::{Derive, Document, Fetch, Head, Protocol, Refusal, Reply, Route};
+use crate::model::{ArtifactType, Digest, Freshness, ProxyTable, Ref, RefPath, RefRules};
+
+/// Says that this is a registry, on every answer.
+const API_VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// The dialect of container registries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Oci;
+
+impl RefRules for Oci {
+    fn scope<'p>(&self, path: &'p RefPath) -> &'p str {
+        resource::scope(path)
+    }
+
+    fn links(&self, kind: &str, media_type: Option<&str>, document: &[u8]) -> Option<Vec<Digest>> {
+        if self.is_document(kind) { manifest::links(media_type, document) } else { Some(Vec::new()) }
+    }
+
+    fn is_document(&self, kind: &str) -> bool {
+        matches!(kind, kind::TAG | kind::MANIFEST)
+    }
+}
+
+impl Protocol for Oci {
+    fn artifact_type(&self) -> ArtifactType {
+        ArtifactType::Container
+    }
+
+    fn owns(&self, path: &str) -> bool {
+        path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn route(&self, head: &Head<'_>, proxies: &ProxyTable) -> Result<Route, Refusal> {
+        if !matches!(*head.method, Method::GET | Method::HEAD) {
+            return Err(Refusal::ReadOnly);
+        }
+        let request = Request::parse(head)?;
+        match request.endpoint {
+            Endpoint::Base => Ok(Route::Local(base())),
+            Endpoint::Catalog => resource::catalog(&request, proxies).map(Route::Derive),
+            _ => {
+                let fetch = Place::find(&request, proxies)?.fetch(&request)?;
+                Ok(Route::Fetch(Box::new(fetch)))
+            }
+        }
+    }
+
+    fn rewrite(&self, head: &Head<'_>, reference: &Ref, document: &[u8]) -> Result<Document, Refusal> {
+        let request = Request::parse(head)?;
+        match request.endpoint {
+            Endpoint::Tags => lists::tags(&request, reference, document),
+            Endpoint::Referrers(_) => lists::referrers(&request, reference, document),
+            _ => Err(Refusal::Internal),
+        }
+    }
+
+    fn derive(&self, head: &Head<'_>, derive: &Derive, names: &[String]) -> Result<Document, Refusal> {
+        let Derive::Scopes { limit, .. } = derive;
+        lists::catalog(&Request::parse(head)?, *limit, names)
+    }
+
+    /// The `Link` and `OCI-Filters-Applied` of a document that is rewritten come with the document.
+    fn headers(&self, head: &Head<'_>, fetch: &Fetch, reference: &Ref) -> Vec<(HeaderName, HeaderValue)> {
+        let resource = &fetch.resource;
+        let mut headers = vec![API_VERSION];
+        let mut add =
+            |name, value: String| headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
+        if matches!(resource.kind, kind::TAG | kind::MANIFEST | kind::BLOB) {
+            let target = reference.target_digest;
+            // Under the name that was asked for, so that a sha512 stays one.
+            let digest = resource.expect.as_ref().map_or_else(|| target.to_string(), ToString::to_string);
+            add(CONTENT_DIGEST, digest);
+            add(ETAG, format!("\"{target}\""));
+        }
+        if resource.freshness == Freshness::Immutable {
+            add(CACHE_CONTROL, "max-age=31536000".to_owned());
+        }
+        if let Ok(request) = Request::parse(head) {
+            if let Some(namespace) = request.namespace() {
+                add(NAMESPACE, namespace.to_owned());
+            }
+            if resource.kind == kind::REFERRERS && !fetch.rewrite {
+                headers.extend(lists::next_referrers(&request, reference));
+            }
+        }
+        headers
+    }
+
+    fn refuse(&self, head: &Head<'_>, refusal: &Refusal) -> Reply {
+        refuse::reply(head, refusal)
+    }
+}
+
+/// The answer to "is this a registry?". Clients need no login here.
+fn base() -> Reply {
+    Reply {
+        status: StatusCode::OK,
+        headers: vec![API_VERSION, (CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body: Bytes::from_static(b"{}"),
+    }
+}
+
+/// Reads a JSON object. Left to itself, serde takes an array for a struct too.
+fn from_object<'d, T: serde::Deserialize<'d>>(document: &'d [u8]) -> Option<T> {
+    let is_object = document.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(document).ok()).flatten()
+}
