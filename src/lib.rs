@@ -8,7 +8,9 @@
 //! * [`store`]: the files, which are the truth.
 //! * [`index`]: SQLite beside the files, rebuildable at any time.
 //! * [`upstream`]: HTTP outwards.
+//! * [`cache`]: the engine, the only place where store, index and upstream meet.
 
+pub mod cache;
 pub mod index;
 pub mod model;
 pub mod protocol;

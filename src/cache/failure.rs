@@ -1,0 +1,97 @@
+//! What a failure upstream or on disk means to a client.
+
+use crate::protocol::Refusal;
+use crate::store::StoreError;
+use crate::upstream::UpstreamError;
+
+/// Why a fill did not give content.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    /// What a client without cached content is told.
+    pub refusal: Refusal,
+    /// Whether cached content may be served instead: upstream could not say, rather than said no.
+    pub stale_allowed: bool,
+    /// A short token for logs, metrics and `Cache-Status`.
+    pub detail: &'static str,
+}
+
+impl Failure {
+    /// A failure of upstream or of this machine: cached content may stand in.
+    pub(super) const fn passing(refusal: Refusal, detail: &'static str) -> Self {
+        Self { refusal, stale_allowed: true, detail }
+    }
+
+    /// An answer of upstream: cached content must not contradict it.
+    const fn said(refusal: Refusal, detail: &'static str) -> Self {
+        Self { refusal, stale_allowed: false, detail }
+    }
+}
+
+impl From<UpstreamError> for Failure {
+    fn from(error: UpstreamError) -> Self {
+        use UpstreamError as E;
+        let bad = Refusal::BadUpstream;
+        match error {
+            E::NotFound => Self::said(Refusal::NotFound, "not-found"),
+            E::Denied { anonymous, .. } => Self::said(Refusal::Denied { anonymous }, "denied"),
+            E::RateLimited { retry_after } => {
+                Self::passing(Refusal::RateLimited { retry_after }, "rate-limited")
+            }
+            E::Open { retry_after } => {
+                Self::passing(Refusal::Unavailable { retry_after: Some(retry_after) }, "breaker-open")
+            }
+            E::Timeout(_) => Self::passing(Refusal::Timeout, "timeout"),
+            E::Unreachable(_) => Self::passing(bad("it cannot be reached"), "unreachable"),
+            E::Forbidden(_) => Self::passing(bad("it led to an address that is not allowed"), "forbidden"),
+            E::Status(_) => Self::passing(bad("an error status"), "status"),
+            E::NotResumable | E::Broken(_) => Self::passing(bad("the transfer broke"), "broken"),
+            E::Senseless(_) => Self::passing(bad("it makes no sense"), "senseless"),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Mismatch { .. } => {
+                Self::passing(Refusal::BadUpstream("the bytes are not the ones named"), "corrupt")
+            }
+            StoreError::Length { .. } => Self::passing(Refusal::BadUpstream("the transfer broke"), "broken"),
+            _ => Self::passing(Refusal::Internal, "store"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_upstreams_own_no_forbids_stale_content_and_nothing_else_becomes_not_found() {
+        let errors = [
+            UpstreamError::NotFound,
+            UpstreamError::Denied { status: 403, anonymous: false },
+            UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(7)) },
+            UpstreamError::Open { retry_after: Duration::from_secs(1) },
+            UpstreamError::Timeout("first byte"),
+            UpstreamError::Unreachable(String::new()),
+            UpstreamError::Forbidden(String::new()),
+            UpstreamError::Status(500),
+            UpstreamError::NotResumable,
+            UpstreamError::Broken(String::new()),
+            UpstreamError::Senseless(String::new()),
+        ];
+        for error in errors {
+            let failure = Failure::from(error.clone());
+            let said = matches!(error, UpstreamError::NotFound | UpstreamError::Denied { .. });
+            assert_eq!(failure.stale_allowed, !said, "{error}");
+            assert_eq!(
+                failure.refusal == Refusal::NotFound,
+                matches!(error, UpstreamError::NotFound),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One fill per key, for any number of clients.
+//!
+//! A fill is a task of its own: no client's speed or departure touches it. Everybody who wants the
+//! key, its starter included, watches its [`Stage`]. Errors reach all of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::follow::Flow;
+use super::meters::Outcome;
+use crate::model::{Ref, RefKey};
+use crate::protocol::Refusal;
+use crate::store::Blob;
+
+/// The most fills that run at once; more are refused for now.
+const MAX_FILLS: usize = 4096;
+
+/// How far a fill has come.
+#[derive(Debug, Clone)]
+pub(super) enum Stage {
+    /// Upstream is being asked.
+    Asking,
+    /// Bytes arrive and may be followed; the ref says what is known so far.
+    Flowing(Arc<Ref>, Arc<Flow>),
+    /// It has ended.
+    Settled(Arc<Result<Settled, Failure>>),
+}
+
+/// What a fill came to.
+#[derive(Debug, Clone)]
+pub(super) struct Settled {
+    pub reference: Ref,
+    pub blob: Blob,
+    /// `Revalidated` or `Filled`.
+    pub outcome: Outcome,
+}
+
+/// A fill as those who wait for it see it.
+#[derive(Debug, Clone)]
+pub(super) struct Fill {
+    stage: watch::Receiver<Stage>,
+    begun: Instant,
+}
+
+impl Fill {
+    /// Waits until there is something to serve or nothing to hope for.
+    pub(super) async fn arrived(mut self) -> Stage {
+        // An error means that the fill is gone; its guard has then published the end.
+        let _ = self.stage.wait_for(|stage| !matches!(stage, Stage::Asking)).await;
+        self.stage.borrow().clone()
+    }
+
+    /// The same, but not longer than until the fill is `patience` old: `None` then.
+    pub(super) async fn arrived_within(self, patience: Duration) -> Option<Stage> {
+        let until = self.begun + patience;
+        tokio::time::timeout_at(until, self.arrived()).await.ok()
+    }
+}
+
+/// The fills that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    running: Mutex<HashMap<RefKey, Fill>>,
+}
+
+impl Fills {
+    /// Whether a fill of this key is under way.
+    pub(super) fn is_running(&self, key: &RefKey) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    /// Joins the fill of a key, or begins one: then the second value is its end, to be given to the
+    /// task that does the work.
+    pub(super) fn join(self: &Arc<Self>, key: &RefKey) -> Result<(Fill, Option<FillEnd>), Refusal> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fill) = running.get(key) {
+            return Ok((fill.clone(), None));
+        }
+        if running.len() >= MAX_FILLS {
+            return Err(Refusal::Unavailable { retry_after: Some(Duration::from_secs(1)) });
+        }
+        let (sender, stage) = watch::channel(Stage::Asking);
+        let fill = Fill { stage, begun: Instant::now() };
+        running.insert(key.clone(), fill.clone());
+        Ok((fill, Some(FillEnd { fills: Arc::clone(self), key: key.clone(), stage: sender })))
+    }
+}
+
+/// The working end of a fill. Dropped without [`FillEnd::settle`] (a panic), it settles as an
+/// internal error, so that nobody waits for ever.
+#[derive(Debug)]
+pub(super) struct FillEnd {
+    fills: Arc<Fills>,
+    key: RefKey,
+    stage: watch::Sender<Stage>,
+}
+
+impl FillEnd {
+    /// Lets followers in.
+    pub(super) fn flow(&self, reference: Ref, flow: Flow) {
+        self.stage.send_replace(Stage::Flowing(Arc::new(reference), Arc::new(flow)));
+    }
+
+    /// Ends the fill. New requests from now on start afresh.
+    pub(super) fn settle(self, result: Result<Settled, Failure>) {
+        self.stage.send_replace(Stage::Settled(Arc::new(result)));
+    }
+}
+
+impl Drop for FillEnd {
+    fn drop(&mut self) {
+        self.stage.send_if_modified(|stage| {
+            let unsettled = !matches!(stage, Stage::Settled(_));
+            if unsettled {
+                let failure = Failure::passing(Refusal::Internal, "panic");
+                *stage = Stage::Settled(Arc::new(Err(failure)));
+            }
+            unsettled
+        });
+        self.fills.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> RefKey {
+        text.parse().expect("valid")
+    }
+
+    #[tokio::test]
+    async fn many_wait_for_one_fill_and_all_get_its_error() {
+        let fills = Arc::new(Fills::default());
+        let key = key("container/hub/refs/library/alpine/tags/3");
+        let (first, end) = fills.join(&key).expect("room");
+        let (second, none) = fills.join(&key).expect("room");
+        assert!(none.is_none());
+        end.expect("the first starts it").settle(Err(Failure::passing(Refusal::Timeout, "timeout")));
+        for fill in [first, second] {
+            let Stage::Settled(result) = fill.arrived().await else { panic!("it has settled") };
+            assert_eq!(result.as_ref().as_ref().expect_err("an error").refusal, Refusal::Timeout);
+        }
+        assert!(fills.join(&key).expect("room").1.is_some(), "the next request starts afresh");
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_dies_settles_all_the_same() {
+        let fills = Arc::new(Fills::default());
+        let (fill, end) = fills.join(&key("container/hub/refs/a/tags/1")).expect("room");
+        drop(end);
+        assert!(matches!(fill.arrived().await, Stage::Settled(result) if result.is_err()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_is_counted_from_the_fills_beginning() {
+        let fills = Arc::new(Fills::default());
+        let (fill, _end) = fills.join(&key("container/hub/refs/a/tags/1")).expect("room");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let before = Instant::now();
+        assert!(fill.arrived_within(Duration::from_secs(1)).await.is_none());
+        assert!(before.elapsed() < Duration::from_millis(10), "the time has already passed");
+    }
+
+    #[test]
+    fn the_number_of_fills_is_bounded() {
+        let fills = Arc::new(Fills::default());
+        let ends: Vec<_> = (0..MAX_FILLS)
+            .map(|n| fills.join(&key(&format!("container/hub/refs/a/tags/{n}"))).expect("room"))
+            .collect();
+        let over = key("container/hub/refs/a/tags/over");
+        assert!(matches!(fills.join(&over), Err(Refusal::Unavailable { .. })));
+        drop(ends);
+        assert!(fills.join(&over).is_ok());
+    }
+}

@@ -1,0 +1,204 @@
+//! What is cached for a resource: the index first, then one look at the files.
+//!
+//! The index is never believed against the files, but it is believed where it agrees with itself: a
+//! row that turns out to be wrong (its blob is not there) sends the request on as a miss. No row
+//! means one look at the file, and a row is written for what is found (invariant I3).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache as Bounded;
+
+use super::Cache;
+use crate::index::{Grant, Index, Record};
+use crate::model::{Digest, MediaType, ProxyId, Ref, RefKey, Resource};
+use crate::protocol::Protocol;
+use crate::store::StoreError;
+
+/// What is cached for a resource.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    /// What is known of the content.
+    pub reference: Ref,
+    /// The ref that vouches for it, whose last use counts.
+    pub used: RefKey,
+    /// Its size, if a ref says so; a ref that merely links the content does not.
+    pub size: Option<u64>,
+}
+
+/// The grants of one scope, read from the files.
+type ScopeGrants = Arc<HashMap<Digest, Grant>>;
+
+/// Grants read from the files while there is no complete index.
+#[derive(Debug)]
+pub(super) struct FileGrants(Bounded<(ProxyId, String), ScopeGrants>);
+
+/// How long grants read from the files are used before the files are read again.
+const FILE_GRANTS_HOLD: Duration = Duration::from_secs(10);
+/// The most scopes whose grants are kept.
+const MAX_SCOPES: u64 = 256;
+/// The most refs that are read to answer for one scope without an index.
+const MAX_SCOPE_REFS: usize = 10_000;
+
+impl FileGrants {
+    pub(super) fn new() -> Self {
+        Self(Bounded::builder().max_capacity(MAX_SCOPES).time_to_live(FILE_GRANTS_HOLD).build())
+    }
+}
+
+impl Cache {
+    /// What is cached for a resource, if a ref of its own proxy and scope vouches for it.
+    pub(super) async fn find(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
+        let index = self.index.get();
+        if let Some(index) = &index {
+            match index.lookup(&resource.key) {
+                Ok(Some(reference)) => return Some(Held::own(reference, &resource.key)),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the index did not answer"),
+            }
+            if let Some(held) = granted_by_index(index, protocol, resource) {
+                return Some(held);
+            }
+        }
+        if let Some(reference) = self.read_ref(&resource.key).await {
+            self.heal(protocol, &resource.key, reference.clone());
+            return Some(Held::own(reference, &resource.key));
+        }
+        if index.is_some_and(|index| index.is_complete()) {
+            return None;
+        }
+        self.granted_by_files(protocol, resource).await
+    }
+
+    /// The same from the files, for as long as the index does not know all refs.
+    async fn granted_by_files(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
+        let digest = linked_digest(resource)?;
+        let scope = protocol.scope(&resource.key.path).to_owned();
+        let of = (resource.key.proxy.clone(), scope);
+        let grants = match self.file_grants.0.get(&of) {
+            Some(grants) => grants,
+            None => {
+                let grants = Arc::new(self.read_grants(protocol, &of.0, &of.1).await);
+                self.file_grants.0.insert(of, Arc::clone(&grants));
+                grants
+            }
+        };
+        Held::granted(grants.get(&digest)?.clone(), digest, resource)
+    }
+
+    async fn read_grants(
+        &self,
+        protocol: &'static dyn Protocol,
+        proxy: &ProxyId,
+        scope: &str,
+    ) -> HashMap<Digest, Grant> {
+        let mut grants = HashMap::new();
+        let mut refs = 0;
+        let mut scan = self.store.scan_scope(proxy, scope);
+        while let Some(page) = scan.next_page().await {
+            let page = page.unwrap_or_else(|error| {
+                tracing::warn!(%error, %proxy, scope, "could not read all refs of a scope");
+                Vec::new()
+            });
+            for entry in page {
+                let (Some(key), Ok(mut reference)) = (entry.key, entry.reference) else { continue };
+                if protocol.scope(&key.path) != scope {
+                    continue;
+                }
+                refs += 1;
+                self.complete(protocol, &key, &mut reference);
+                let fetched_at = reference.fetched_at;
+                for link in reference.links.iter().flatten() {
+                    let grant = || Grant { key: key.clone(), fetched_at, target: None };
+                    grants.entry(*link).or_insert_with(grant);
+                }
+                let digest = reference.target_digest;
+                grants.insert(digest, Grant { key, fetched_at, target: Some(reference) });
+            }
+            if refs >= MAX_SCOPE_REFS {
+                tracing::warn!(%proxy, scope, refs, "too many refs to read without an index");
+                break;
+            }
+        }
+        grants
+    }
+
+    /// Reads a ref file; one that is not a ref is as good as none (fsck reports it).
+    async fn read_ref(&self, key: &RefKey) -> Option<Ref> {
+        match self.store.read_ref(key).await {
+            Ok(reference) => reference,
+            Err(error @ StoreError::BadRef { .. }) => {
+                tracing::warn!(%error, "ignoring a damaged ref");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, %key, "could not read a ref");
+                None
+            }
+        }
+    }
+
+    /// Writes the row for a ref that was found as a file only.
+    fn heal(&self, protocol: &'static dyn Protocol, key: &RefKey, mut reference: Ref) {
+        self.complete(protocol, key, &mut reference);
+        let scope = protocol.scope(&key.path).to_owned();
+        let record = Record { key: key.clone(), scope, reference };
+        let writer = self.writer.clone();
+        tokio::spawn(async move { writer.record(record).await });
+    }
+
+    /// Fills in the links of a ref that was written without them, by hand or by an older version.
+    fn complete(&self, protocol: &dyn Protocol, key: &RefKey, reference: &mut Ref) {
+        if reference.links.is_some() || !protocol.is_document(&reference.kind) {
+            return;
+        }
+        let artifact_type = key.proxy.artifact_type;
+        let document = self
+            .store
+            .open_blob(artifact_type, &reference.target_digest, Some(reference.size))
+            .ok()
+            .flatten()
+            .and_then(|blob| blob.read_all().ok());
+        reference.links = document
+            .and_then(|document| protocol.links(&reference.kind, reference.media_type.as_deref(), &document));
+    }
+}
+
+/// What another ref of the scope grants, by the index.
+fn granted_by_index(index: &Index, protocol: &dyn Protocol, resource: &Resource) -> Option<Held> {
+    let digest = linked_digest(resource)?;
+    let scope = protocol.scope(&resource.key.path);
+    match index.grant(&resource.key.proxy, scope, &digest) {
+        Ok(grant) => grant.and_then(|grant| Held::granted(grant, digest, resource)),
+        Err(error) => {
+            tracing::debug!(%error, "the index did not answer");
+            None
+        }
+    }
+}
+
+/// The digest by which another ref of the scope may grant a resource.
+fn linked_digest(resource: &Resource) -> Option<Digest> {
+    resource.expect.as_ref().filter(|_| resource.linked)?.digest()
+}
+
+impl Held {
+    fn own(reference: Ref, key: &RefKey) -> Self {
+        Self { size: Some(reference.size), reference, used: key.clone() }
+    }
+
+    /// Content that another ref of the scope vouches for. One that merely links it does not say
+    /// what it is; that suffices only where the protocol fixes the media type.
+    fn granted(grant: Grant, digest: Digest, resource: &Resource) -> Option<Self> {
+        let kind = resource.kind.to_owned();
+        if let Some(target) = grant.target {
+            let reference = Ref { kind, ..target };
+            return Some(Self { size: Some(reference.size), reference, used: grant.key });
+        }
+        let MediaType::Fixed(media_type) = resource.media_type else { return None };
+        let mut reference = Ref::new(kind, digest, 0, grant.fetched_at);
+        reference.media_type = Some(media_type.to_owned());
+        Some(Self { reference, used: grant.key, size: None })
+    }
+}

@@ -1,0 +1,143 @@
+//! Reading a fill while it grows.
+//!
+//! Everyone who waits for a fill is a follower, its starter included: they read the staged file at
+//! their own pace and own nothing of the fill, so that none of them can slow it or end it. The last
+//! bytes of content with a known checksum are held back until the checksum agrees (invariant I5).
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::watch;
+
+use crate::store::{FRAME, StagedReader};
+
+/// How many bytes are held back until the checksum agrees.
+const HOLD_BACK: u64 = 64 << 10;
+
+/// How far followers may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Release {
+    /// The checksum is not known to agree yet.
+    Held,
+    /// There is no checksum to wait for: everything may be read as it comes.
+    Unchecked,
+    /// All bytes are there and right.
+    Whole {
+        /// The content's size.
+        size: u64,
+    },
+    /// The fill failed.
+    Failed,
+}
+
+/// A fill that has begun to deliver.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) reader: StagedReader,
+    pub(super) written: watch::Receiver<u64>,
+    pub(super) release: watch::Receiver<Release>,
+    /// The size that upstream promised.
+    pub(super) size: Option<u64>,
+}
+
+/// One reader of a fill that is under way.
+#[derive(Debug)]
+pub struct Follower {
+    flow: Arc<Flow>,
+    written: watch::Receiver<u64>,
+    release: watch::Receiver<Release>,
+    ended: bool,
+}
+
+impl Follower {
+    pub(super) fn new(flow: Arc<Flow>) -> Self {
+        Self { written: flow.written.clone(), release: flow.release.clone(), flow, ended: false }
+    }
+
+    /// The frames of a slice, as they become readable.
+    pub(super) fn frames(self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
+        futures_util::stream::unfold((self, range), |(mut follower, mut range)| async move {
+            let frame = follower.next(&range).await?;
+            match &frame {
+                Ok(bytes) => range.start += bytes.len() as u64,
+                Err(_) => follower.ended = true,
+            }
+            Some((frame, (follower, range)))
+        })
+    }
+
+    /// The next frame of a slice; `None` at its end.
+    async fn next(&mut self, range: &Range<u64>) -> Option<io::Result<Bytes>> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            let release = *self.release.borrow_and_update();
+            let written = *self.written.borrow_and_update();
+            let (readable, end) = match release {
+                Release::Held => (readable_while_held(written, self.flow.size), range.end),
+                Release::Unchecked => (written, range.end),
+                Release::Whole { size } => (size, range.end.min(size)),
+                Release::Failed => return Some(Err(io::Error::other("the fetch from upstream failed"))),
+            };
+            if range.start >= end {
+                return None;
+            }
+            if range.start < readable {
+                let len = (readable.min(end) - range.start).min(FRAME as u64);
+                return Some(self.read(range.start, usize::try_from(len).unwrap_or(FRAME)).await);
+            }
+            if !self.changed().await {
+                return Some(Err(io::Error::other("the fetch from upstream ended without a verdict")));
+            }
+        }
+    }
+
+    /// Staged bytes were written a moment ago and sit in the page cache, so that reading them in
+    /// place does not block in practice; only a follower far behind may find them on disk.
+    async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        if let Some(bytes) = self.flow.reader.try_read_at(offset, len)? {
+            return Ok(bytes);
+        }
+        let reader = self.flow.reader.clone();
+        tokio::task::spawn_blocking(move || reader.read_at(offset, len)).await.map_err(io::Error::other)?
+    }
+
+    /// Waits until more may be read; false if the fill is gone without having said how it ended.
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            // The writer's end is gone once all is written: then only the release can change.
+            Ok(()) = self.written.changed() => true,
+            released = self.release.changed() => released.is_ok(),
+        }
+    }
+}
+
+/// How many of the written bytes may be read before the checksum is known to agree.
+fn readable_while_held(written: u64, size: Option<u64>) -> u64 {
+    let last = size.unwrap_or(written).saturating_sub(HOLD_BACK);
+    written.min(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bytes_are_held_back_and_never_more_is_readable_than_written() {
+        for (written, size, readable) in [
+            (0, Some(1 << 20), 0),
+            (500, Some(1 << 20), 500),
+            (1 << 20, Some(1 << 20), (1 << 20) - HOLD_BACK),
+            (HOLD_BACK, Some(HOLD_BACK), 0),
+            (10, Some(5), 0),
+            (1 << 20, None, (1 << 20) - HOLD_BACK),
+            (10, None, 0),
+        ] {
+            assert_eq!(readable_while_held(written, size), readable, "{written} of {size:?}");
+        }
+    }
+}

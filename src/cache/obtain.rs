@@ -1,0 +1,370 @@
+//! The work of a fill: ask upstream, take the body, check it, publish blob → ref → index.
+//!
+//! The order is that of invariant I4, and the writer's half of the gc protocol (`docs/layout.md`):
+//! W1 the blob is live, W2 the ref is published, W3 the blob is looked at again. A crash between
+//! any two steps leaves a stray that gc removes. A job runs in a task of its own and is never
+//! cancelled by a client.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::sync::watch;
+
+use super::failure::Failure;
+use super::fill::{FillEnd, Settled};
+use super::find::Held;
+use super::follow::{Flow, Release};
+use super::meters::Outcome;
+use super::transfer::Transfer;
+use super::{Cache, Site, ask_for};
+use crate::index::Record;
+use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, Resource, Timestamp};
+use crate::protocol::{Protocol, Refusal};
+use crate::store::{Blob, Staged};
+use crate::upstream::{Answer, Ask, UpstreamError};
+
+/// How often a fill starts over, when the content was corrupt or was lost between W1 and W3.
+const MAX_ATTEMPTS: u32 = 2;
+
+/// One fill's work.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub cache: Arc<Cache>,
+    pub site: Arc<Site>,
+    pub protocol: &'static dyn Protocol,
+    pub resource: Resource,
+    /// The plain request for the resource.
+    pub ask: Ask,
+    /// What is cached but past its time.
+    pub held: Option<(Held, Blob)>,
+}
+
+/// What upstream said to the first question.
+#[derive(Debug)]
+enum Said {
+    /// What is held still holds.
+    Unchanged(Box<Answer>),
+    /// Here it comes.
+    Body(Box<Answer>),
+}
+
+impl Job {
+    /// Does the work and settles the fill.
+    pub(super) async fn run(self, end: FillEnd) {
+        let _running = self.site.meters.filling();
+        let key = &self.resource.key;
+        let mut result = self.obtain(&end).await;
+        for _ in 1..MAX_ATTEMPTS {
+            // Starting over is invisible only while nobody has been given a byte.
+            let hidden = matches!(self.resource.delivery, Delivery::Whole { .. });
+            match &result {
+                Err(failure) if hidden && matches!(failure.detail, "corrupt" | "lost" | "broken") => {
+                    tracing::warn!(%key, why = failure.detail, "fetching once more");
+                    result = self.obtain(&end).await;
+                }
+                _ => break,
+            }
+        }
+        let now = self.cache.clock.now();
+        let result = result.map_err(|failure| {
+            tracing::info!(%key, why = failure.detail, refusal = %failure.refusal, "a fetch from upstream failed");
+            if self.held.is_some() && failure.stale_allowed {
+                self.cache.doubts.note(key, failure.detail, now);
+            }
+            self.cache.note_failure(&self.resource, failure, now)
+        });
+        if result.is_ok() {
+            self.cache.absent.clear(key);
+            self.cache.doubts.clear(key);
+        }
+        end.settle(result);
+    }
+
+    async fn obtain(&self, end: &FillEnd) -> Result<Settled, Failure> {
+        if self.held.is_none()
+            && let Some(settled) = self.authorise().await?
+        {
+            return Ok(settled);
+        }
+        match (self.ask().await?, &self.held) {
+            (Said::Unchanged(answer), Some((held, blob))) => self.confirm(&answer, held, blob).await,
+            (Said::Unchanged(_), None) => {
+                Err(UpstreamError::Senseless("304 to a plain request".into()).into())
+            }
+            (Said::Body(answer), _) => self.download(*answer, end).await,
+        }
+    }
+
+    /// Content that the store has, but that nothing of this scope vouches for: upstream is asked
+    /// whether this name may have it (invariant I6), and its bytes are not fetched again. `None` if
+    /// the store has not got it, or upstream cannot say without sending it.
+    async fn authorise(&self) -> Result<Option<Settled>, Failure> {
+        let Some(digest) = self.resource.expect.as_ref().and_then(Checksum::digest) else { return Ok(None) };
+        let artifact_type = self.resource.key.proxy.artifact_type;
+        let Some(blob) = self.cache.store.ensure_live(artifact_type, &digest, None).await? else {
+            return Ok(None);
+        };
+        let ask = Ask { head: true, ..self.ask.clone() };
+        let answer = match self.site.upstream.send(&ask).await {
+            Ok(answer) => answer,
+            Err(UpstreamError::Status(405 | 501)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if answer.content_length().is_some_and(|length| length != blob.size()) {
+            return Ok(None);
+        }
+        let mut reference = reading(&self.resource, &answer, digest, blob.size(), self.cache.clock.now());
+        if self.resource.media_type == MediaType::Upstream && reference.media_type.is_none() {
+            return Ok(None);
+        }
+        if self.protocol.is_document(&reference.kind) {
+            let document = super::read_whole(&blob).await.map_err(|_| unreadable())?;
+            reference.links = Some(self.links(&reference, &document)?);
+        }
+        self.publish_ref(&reference).await?;
+        Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated }))
+    }
+
+    /// The first question: does what is held still hold, else give it.
+    async fn ask(&self) -> Result<Said, Failure> {
+        let upstream = &self.site.upstream;
+        let ask = &self.ask;
+        let Some((held, _)) = &self.held else {
+            return Ok(Said::Body(Box::new(upstream.send(ask).await?)));
+        };
+        // A HEAD that states the digest costs upstream nothing; registries count GETs.
+        if let Some(header) = self.resource.digest_header {
+            match upstream.send(&Ask { head: true, ..ask.clone() }).await {
+                Ok(answer) => match stated_digest(&answer, header)?.and_then(|stated| stated.digest()) {
+                    Some(digest) if digest == held.reference.target_digest => {
+                        return Ok(Said::Unchanged(Box::new(answer)));
+                    }
+                    _ => {}
+                },
+                Err(UpstreamError::Status(405 | 501)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let conditional = Ask {
+            if_none_match: held.reference.etag.clone(),
+            if_modified_since: held.reference.last_modified.clone(),
+            ..ask.clone()
+        };
+        let answer = Box::new(upstream.send(&conditional).await?);
+        if answer.status == StatusCode::NOT_MODIFIED {
+            Ok(Said::Unchanged(answer))
+        } else {
+            Ok(Said::Body(answer))
+        }
+    }
+
+    /// Upstream says that what is held still holds: the same target, confirmed now.
+    async fn confirm(&self, answer: &Answer, held: &Held, blob: &Blob) -> Result<Settled, Failure> {
+        // Rows carry neither links nor fields of later versions; the file does.
+        let file = self.cache.store.read_ref(&self.resource.key).await.ok().flatten();
+        let old = file.filter(|file| file.target_digest == held.reference.target_digest);
+        let old = old.as_ref().unwrap_or(&held.reference);
+        let mut reference = Ref {
+            kind: self.resource.kind.to_owned(),
+            fetched_at: self.cache.clock.now(),
+            ttl_seconds: self.resource.freshness.ttl_seconds(),
+            upstream: Some(answer.host.clone()),
+            etag: answer.etag().map(str::to_owned).or_else(|| old.etag.clone()),
+            last_modified: answer.last_modified().map(str::to_owned).or_else(|| old.last_modified.clone()),
+            ..old.clone()
+        };
+        if reference.links.is_none() && self.protocol.is_document(&reference.kind) {
+            let document = super::read_whole(blob).await.map_err(|_| unreadable())?;
+            reference.links = Some(self.links(&reference, &document)?);
+        }
+        self.publish_ref(&reference).await?;
+        Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
+    }
+
+    async fn download(&self, answer: Answer, end: &FillEnd) -> Result<Settled, Failure> {
+        let resource = &self.resource;
+        let size = answer.content_length();
+        let limit = match resource.delivery {
+            Delivery::Whole { limit } => Some(limit),
+            Delivery::Streamed => None,
+        };
+        if let Some(limit) = limit.filter(|limit| size.is_some_and(|size| size > *limit)) {
+            return Err(Failure::passing(Refusal::TooLarge { limit }, "too-large"));
+        }
+        let mut claims: Vec<Checksum> = resource.expect.iter().cloned().collect();
+        if let Some(header) = resource.digest_header {
+            claims.extend(
+                stated_digest(&answer, header)?.filter(|stated| Some(stated) != resource.expect.as_ref()),
+            );
+        }
+        if claims.is_empty() && !answer.marks_end() {
+            return Err(Failure::passing(
+                Refusal::BadUpstream("its end cannot be told from a cut"),
+                "endless",
+            ));
+        }
+        let staged = self.cache.store.stage(&resource.key.proxy, size, &claims).await?;
+        let (release, released) =
+            watch::channel(if claims.is_empty() { Release::Unchecked } else { Release::Held });
+        let release = ReleaseGuard(release);
+        // Content without a sha256 in its name is not shown before it is whole: what it is called
+        // here is not known yet.
+        if resource.delivery == Delivery::Streamed
+            && let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest)
+        {
+            let reference = reading(resource, &answer, digest, size.unwrap_or(0), self.cache.clock.now());
+            let (reader, written) = (staged.reader(), staged.progress());
+            end.flow(reference, Flow { reader, written, release: released, size });
+        }
+        self.take_body(answer, staged, &claims, &release, limit).await
+    }
+
+    /// Moves the body, checks it and publishes what it is.
+    async fn take_body(
+        &self,
+        answer: Answer,
+        mut staged: Staged,
+        claims: &[Checksum],
+        release: &ReleaseGuard,
+        limit: Option<u64>,
+    ) -> Result<Settled, Failure> {
+        let mut reference = reading(&self.resource, &answer, Digest::of(b""), 0, self.cache.clock.now());
+        let checked = !claims.is_empty();
+        let transfer = Transfer { upstream: &self.site.upstream, ask: &self.ask, checked, limit };
+        transfer.run(answer, &mut staged).await?;
+        let reader = staged.reader();
+        let sealed = staged.seal(claims).await.inspect_err(|error| {
+            tracing::error!(%error, key = %self.resource.key, "upstream sent bytes that are not the ones named");
+        })?;
+        release.0.send_replace(Release::Whole { size: sealed.size });
+        (reference.target_digest, reference.size) = (sealed.digest, sealed.size);
+        if self.protocol.is_document(&reference.kind) {
+            let len = usize::try_from(sealed.size).unwrap_or(usize::MAX);
+            let document = reader.read_at(0, len).map_err(|_| unreadable())?;
+            reference.links = Some(self.links(&reference, &document)?);
+        }
+        let blob = sealed.publish().await?;
+        if self.cache.vouched_for(self.protocol, &self.resource) {
+            return Ok(Settled { reference, blob, outcome: Outcome::Filled });
+        }
+        self.publish_ref(&reference).await?;
+        Ok(Settled { reference, blob, outcome: Outcome::Filled })
+    }
+
+    fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Digest>, Failure> {
+        let media_type = reference.media_type.as_deref();
+        self.protocol.links(&reference.kind, media_type, document).ok_or_else(|| {
+            Failure::passing(Refusal::BadUpstream("the document is not what it should be"), "malformed")
+        })
+    }
+
+    /// W2, W3, and the row. A disk that takes no ref costs the next request a fetch, not this one
+    /// its answer.
+    async fn publish_ref(&self, reference: &Ref) -> Result<(), Failure> {
+        let key = &self.resource.key;
+        if let Err(error) = self.cache.store.write_ref(key, reference).await {
+            tracing::error!(%error, %key, "could not write a ref");
+            return Ok(());
+        }
+        let (artifact_type, digest) = (key.proxy.artifact_type, reference.target_digest);
+        if self.cache.store.ensure_live(artifact_type, &digest, Some(reference.size)).await?.is_none() {
+            self.cache.store.remove_ref(key).await?;
+            return Err(Failure::passing(Refusal::Internal, "lost"));
+        }
+        let scope = self.protocol.scope(&key.path).to_owned();
+        self.cache.writer.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
+        Ok(())
+    }
+}
+
+impl Cache {
+    /// Whether another ref of the scope links the resource, so that it needs none of its own.
+    fn vouched_for(&self, protocol: &dyn Protocol, resource: &Resource) -> bool {
+        if resource.media_type == MediaType::Upstream || !resource.linked {
+            return false;
+        }
+        let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest) else { return false };
+        let scope = protocol.scope(&resource.key.path);
+        self.index
+            .get()
+            .is_some_and(|index| matches!(index.grant(&resource.key.proxy, scope, &digest), Ok(Some(_))))
+    }
+
+    /// Gives content that is served by its digest, on the strength of a name that may move on, a
+    /// ref of its own, so that it stays when the name does.
+    pub(super) fn adopt(self: &Arc<Self>, protocol: &'static dyn Protocol, resource: &Resource, held: &Held) {
+        if held.used == resource.key || resource.media_type != MediaType::Upstream {
+            return;
+        }
+        let (cache, resource, used) = (Arc::clone(self), resource.clone(), held.used.clone());
+        let target = held.reference.target_digest;
+        tokio::spawn(async move {
+            let Ok(Some(granting)) = cache.store.read_ref(&used).await else { return };
+            if granting.target_digest != target {
+                return;
+            }
+            let reference = Ref {
+                kind: resource.kind.to_owned(),
+                ttl_seconds: resource.freshness.ttl_seconds(),
+                ..granting
+            };
+            let Some(site) = cache.sites.get(&resource.key.proxy).cloned() else { return };
+            let ask = ask_for(&resource, None);
+            let job = Job { cache, site, protocol, resource, ask, held: None };
+            if job.publish_ref(&reference).await.is_err() {
+                tracing::debug!(key = %job.resource.key, "content served by digest could not be given a ref");
+            }
+        });
+    }
+}
+
+/// What an answer says about a resource, as a ref.
+pub(super) fn reading(
+    resource: &Resource,
+    answer: &Answer,
+    digest: Digest,
+    size: u64,
+    now: Timestamp,
+) -> Ref {
+    let mut reference = Ref::new(resource.kind.to_owned(), digest, size, now);
+    reference.media_type = match resource.media_type {
+        MediaType::Upstream => answer.content_type().map(str::to_owned),
+        MediaType::Fixed(media_type) => Some(media_type.to_owned()),
+    };
+    reference.upstream = Some(answer.host.clone());
+    reference.ttl_seconds = resource.freshness.ttl_seconds();
+    reference.etag = answer.etag().map(str::to_owned);
+    reference.last_modified = answer.last_modified().map(str::to_owned);
+    let kept = resource.keep_headers.iter();
+    reference.headers =
+        kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned()))).collect();
+    reference
+}
+
+/// The digest that an answer states for its content.
+fn stated_digest(answer: &Answer, header: &str) -> Result<Option<Checksum>, UpstreamError> {
+    let parse = |text: &str| {
+        text.parse().map_err(|error| UpstreamError::Senseless(format!("`{header}` is not a digest: {error}")))
+    };
+    answer.header(header).map(parse).transpose()
+}
+
+fn unreadable() -> Failure {
+    Failure::passing(Refusal::Internal, "read")
+}
+
+/// Says that the fill failed unless something else was said before it is dropped.
+#[derive(Debug)]
+struct ReleaseGuard(watch::Sender<Release>);
+
+impl Drop for ReleaseGuard {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|release| {
+            let open = !matches!(release, Release::Whole { .. });
+            if open {
+                *release = Release::Failed;
+            }
+            open
+        });
+    }
+}
