@@ -9,9 +9,11 @@
 //! * [`index`]: SQLite beside the files, rebuildable at any time.
 //! * [`upstream`]: HTTP outwards.
 //! * [`cache`]: the engine, the only place where store, index and upstream meet.
+//! * [`maintain`]: gc, fsck, reindex.
 
 pub mod cache;
 pub mod index;
+pub mod maintain;
 pub mod model;
 pub mod protocol;
 pub mod store;

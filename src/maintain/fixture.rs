@@ -1,0 +1,173 @@
+//! A small store for the tests of upkeep, with a dialect whose documents are lists of digests.
+
+use std::path::Path;
+
+use super::{NoProgress, Upkeep, fsck, gc};
+use crate::index::Index;
+use crate::model::{
+    ArtifactType, Clock, Digest, ManualClock, Ref, RefKey, RefPath, RefRules, SystemClock, Timestamp,
+};
+use crate::store::Store;
+
+/// The type whose rules are known.
+pub(super) const KNOWN: ArtifactType = ArtifactType::Container;
+/// A type whose rules are not.
+pub(super) const UNKNOWN: ArtifactType = ArtifactType::Generic;
+
+const HOUR: i64 = 3600;
+pub(super) const DAY: i64 = 24 * HOUR;
+
+/// A store, perhaps an index, and a clock that stands at the present until it is moved.
+pub(super) struct Fixture {
+    pub(super) store: Store,
+    pub(super) index: Option<Index>,
+    pub(super) clock: ManualClock,
+    _dir: Option<tempfile::TempDir>,
+}
+
+/// Documents are digests, one a line; the scope is the first segment.
+#[derive(Debug)]
+struct Lists;
+
+impl RefRules for Lists {
+    fn scope<'p>(&self, path: &'p RefPath) -> &'p str {
+        path.segments().next().unwrap_or_default()
+    }
+
+    fn links(&self, _kind: &str, _media_type: Option<&str>, document: &[u8]) -> Option<Vec<Digest>> {
+        str::from_utf8(document).ok()?.lines().map(|line| line.parse().ok()).collect()
+    }
+
+    fn is_document(&self, kind: &str) -> bool {
+        kind == "list"
+    }
+}
+
+pub(super) fn rules(artifact_type: ArtifactType) -> Option<&'static dyn RefRules> {
+    (artifact_type == KNOWN).then_some(&Lists)
+}
+
+pub(super) fn key(text: &str) -> RefKey {
+    text.parse().expect(text)
+}
+
+impl Fixture {
+    /// A store in memory, without an index.
+    pub(super) async fn memory() -> Self {
+        let store = Store::create("mem://").await.expect("a store");
+        Self { store, index: None, clock: ManualClock::new(SystemClock.now()), _dir: None }
+    }
+
+    /// A store on disk with an index that is complete.
+    pub(super) async fn disk() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::create(dir.path().join("root").to_str().expect("text")).await.expect("a store");
+        let (index, _) = Index::open(&dir.path().join("index")).expect("an index");
+        let generation = index.begin_generation().expect("begun");
+        index.end_generation(generation).expect("ended");
+        Self { store, index: Some(index), clock: ManualClock::new(SystemClock.now()), _dir: Some(dir) }
+    }
+
+    pub(super) fn at(&self) -> Upkeep<'_> {
+        Upkeep {
+            store: &self.store,
+            index: self.index.as_ref(),
+            rules: &rules,
+            clock: &self.clock,
+            progress: &NoProgress,
+        }
+    }
+
+    /// The store's directory.
+    pub(super) fn root(&self) -> &Path {
+        self.store.local_dir().expect("on disk")
+    }
+
+    pub(super) async fn gc(&self, options: &gc::Options) -> gc::Report {
+        gc::gc(self.at(), options).await.expect("gc")
+    }
+
+    /// Runs fsck and gives one line for each finding and one for the report.
+    pub(super) async fn fsck(&self, options: &fsck::Options) -> Vec<String> {
+        let mut lines = Vec::new();
+        let report = fsck::fsck(self.at(), options, &mut |finding, outcome| {
+            let (level, kind, place) = (finding.level().as_str(), finding.kind(), finding.place());
+            let mend = finding.mend().as_str();
+            lines.push(format!("{level} {kind} {place}: {finding} [{mend}: {outcome:?}]"));
+            std::ops::ControlFlow::Continue(())
+        })
+        .await
+        .expect("fsck");
+        lines.sort();
+        lines.push(format!("{report:?}"));
+        lines
+    }
+
+    /// Publishes a blob.
+    pub(super) async fn blob(&self, artifact_type: ArtifactType, bytes: &str) -> Digest {
+        let proxy = key(&format!("{artifact_type}/p/refs/x")).proxy;
+        let mut staged = self.store.stage(&proxy, None, &[]).await.expect("staged");
+        staged.write(bytes.to_owned().into()).await.expect("written");
+        staged.seal(&[]).await.expect("sealed").publish().await.expect("published");
+        Digest::of(bytes.as_bytes())
+    }
+
+    /// Writes a ref whose links nobody has noted.
+    pub(super) async fn unlinked(&self, name: &str, kind: &str, target: &str) -> RefKey {
+        self.write(name, kind, target, None, self.clock.now()).await
+    }
+
+    /// Writes a ref to these bytes and what they link.
+    pub(super) async fn reference(&self, name: &str, target: &str, links: &[Digest]) -> RefKey {
+        self.write(name, "thing", target, Some(links.to_vec()), self.clock.now()).await
+    }
+
+    pub(super) async fn write(
+        &self,
+        name: &str,
+        kind: &str,
+        target: &str,
+        links: Option<Vec<Digest>>,
+        fetched_at: Timestamp,
+    ) -> RefKey {
+        let key = key(name);
+        let digest = Digest::of(target.as_bytes());
+        let json = format!(
+            r#"{{"kind":"{kind}","targetDigest":"{digest}","size":{},"fetchedAt":"{fetched_at}","ttlSeconds":60}}"#,
+            target.len()
+        );
+        let reference = Ref { links, ..Ref::parse(json.as_bytes()).expect("valid") };
+        self.store.write_ref(&key, &reference).await.expect("written");
+        key
+    }
+
+    /// Makes the ref look as if it was last used so many days ago.
+    pub(super) async fn used_days_ago(&self, key: &RefKey, days: i64) {
+        let at = self.clock.now() - jiff::SignedDuration::from_secs(days * DAY);
+        self.store.touch_ref(key, at).await.expect("touched");
+    }
+
+    pub(super) async fn is_condemned(&self, artifact_type: ArtifactType, digest: &Digest) -> bool {
+        self.store.open_condemned(artifact_type, digest).await.expect("looked").is_some()
+    }
+
+    pub(super) fn is_live(&self, artifact_type: ArtifactType, digest: &Digest) -> bool {
+        self.store.open_blob(artifact_type, digest, None).expect("looked").is_some()
+    }
+
+    /// Every file below the root and its content, but for the locks.
+    pub(super) fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let root = self.root();
+        let mut files = walkdir::WalkDir::new(root)
+            .into_iter()
+            .map(|entry| entry.expect("listed"))
+            .filter(|entry| entry.file_type().is_file())
+            .map(|entry| {
+                let path = entry.path().strip_prefix(root).expect("below").display().to_string();
+                (path, std::fs::read(entry.path()).expect("read"))
+            })
+            .collect::<Vec<_>>();
+        files.sort();
+        files
+    }
+}

@@ -1,0 +1,122 @@
+//! The blobs: whether each is one, and whether its bytes hash to its name.
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::finding::Corruption;
+use super::{Check, Finding};
+use crate::maintain::{MaintainError, Step};
+use crate::model::{ArtifactType, Digest, Hasher};
+use crate::store::{BlobEntry, Store};
+
+/// Blobs that are hashed at a time: one thread does not keep up with a disk.
+const HASHERS: usize = 2;
+/// Bytes that are read at a time.
+const CHUNK: usize = 256 << 10;
+
+impl Check<'_> {
+    /// Looks at every file below `blobs/`.
+    pub(super) async fn blobs(&mut self) -> Result<(), MaintainError> {
+        self.at.progress.begin(Step::CheckBlobs, None);
+        for artifact_type in ArtifactType::ALL {
+            let mut scan = self.at.store.scan_blobs(artifact_type);
+            while let Some(page) = scan.next_page().await {
+                self.blob_page(artifact_type, &page?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn blob_page(
+        &mut self,
+        artifact_type: ArtifactType,
+        page: &[BlobEntry],
+    ) -> Result<(), MaintainError> {
+        let mut read = Vec::new();
+        for entry in page {
+            let Some(digest) = entry.digest else {
+                self.found(&Finding::StrayFile { path: entry.path.clone() }).await?;
+                continue;
+            };
+            self.report.blobs += 1;
+            if entry.size == 0 && digest != Digest::of(&[]) {
+                self.corrupt_blob(artifact_type, digest, Corruption::Empty).await?;
+            } else if self.options.read_data.is_some_and(|share| share.contains(&digest)) {
+                read.push(digest);
+                continue;
+            }
+            self.at.progress.advance(1);
+        }
+        let store = self.at.store;
+        let mut inspected = stream::iter(read)
+            .map(|digest| async move { (digest, inspect(store, artifact_type, digest).await) })
+            .buffer_unordered(HASHERS);
+        while let Some((digest, inspected)) = inspected.next().await {
+            self.at.progress.advance(1);
+            match inspected? {
+                Inspected::Absent => {}
+                Inspected::Sound(size) => self.report.bytes_read += size,
+                Inspected::Corrupt(_) => {
+                    // Looked at again: it may have been replaced while it was read.
+                    if let Inspected::Corrupt(how) = inspect(store, artifact_type, digest).await? {
+                        self.corrupt_blob(artifact_type, digest, how).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of a corrupt blob, once however many refs need it. Returns whether it was mended.
+    pub(super) async fn corrupt_blob(
+        &mut self,
+        artifact_type: ArtifactType,
+        digest: Digest,
+        how: Corruption,
+    ) -> Result<bool, MaintainError> {
+        if self.corrupt.contains(&(artifact_type, digest)) {
+            return Ok(false);
+        }
+        self.corrupt.insert((artifact_type, digest));
+        self.found(&Finding::CorruptBlob { artifact_type, digest, how }).await
+    }
+}
+
+/// What a look at all bytes of a blob shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inspected {
+    /// There is no such blob, or what is there is not a file or is empty.
+    Absent,
+    /// So many bytes, and they hash to its name.
+    Sound(u64),
+    Corrupt(Corruption),
+}
+
+/// Reads a live blob and hashes it.
+pub(super) async fn inspect(
+    store: &Store,
+    artifact_type: ArtifactType,
+    digest: Digest,
+) -> Result<Inspected, MaintainError> {
+    let blob = match store.open_blob(artifact_type, &digest, None) {
+        Ok(Some(blob)) => blob,
+        Ok(None) => return Ok(Inspected::Absent),
+        Err(error) => return Ok(Inspected::Corrupt(Corruption::Unreadable(error.to_string()))),
+    };
+    let hashed = tokio::task::spawn_blocking(move || {
+        let mut hasher = Hasher::new(None);
+        while hasher.size() < blob.size() {
+            let bytes = blob.read_at(hasher.size(), CHUNK)?;
+            if bytes.is_empty() {
+                break; // Shorter than it was: then it is corrupt, and the hash says so.
+            }
+            hasher.update(&bytes);
+        }
+        Ok::<_, std::io::Error>(hasher.finish())
+    });
+    Ok(match hashed.await? {
+        Ok(hashed) if hashed.digest == digest => Inspected::Sound(hashed.size),
+        Ok(hashed) => Inspected::Corrupt(Corruption::HashesTo(hashed.digest)),
+        Err(error) => Inspected::Corrupt(Corruption::Unreadable(error.to_string())),
+    })
+}

@@ -1,0 +1,205 @@
+//! Which refs expire: those not used for long, and the least recently used beyond a limit of bytes.
+//!
+//! A TTL that has ended is no reason: the ref is asked about again when it is used, and it is what
+//! is served while upstream is away.
+
+use std::time::Duration;
+
+use super::Options;
+use super::plan::is_over;
+use crate::maintain::digests::key_digest;
+use crate::maintain::links::links_of;
+use crate::maintain::{MaintainError, Step, Upkeep};
+use crate::model::{ArtifactType, Digest, ProxyId, RefKey, Timestamp};
+use crate::store::RefEntry;
+
+/// A ref that expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// The ref.
+    pub key: RefKey,
+    /// Why it goes.
+    pub reason: Reason,
+    /// When it was used last, as far as is known.
+    pub last_used: Timestamp,
+}
+
+/// Why a ref expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Not used for longer than asked for.
+    Unused,
+    /// Used less recently than what fits into the limit of bytes.
+    OverLimit,
+}
+
+impl Reason {
+    /// The word in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unused => "unused",
+            Self::OverLimit => "over-limit",
+        }
+    }
+}
+
+/// The rank of a ref among all by its use, no two alike: refs of the same moment, as after a
+/// restore from a backup, do not all go at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    at: Timestamp,
+    tie: u64,
+}
+
+impl Use {
+    fn of(key: &RefKey, at: Timestamp) -> Self {
+        let tie = key_digest(key).as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        Self { at, tie }
+    }
+}
+
+/// Chooses the refs that expire. Changes nothing. Refs that cannot be read are not chosen; the mark
+/// that follows ends the run at them.
+pub(super) async fn choose(
+    at: Upkeep<'_>,
+    options: &Options,
+    now: Timestamp,
+) -> Result<Vec<Expired>, MaintainError> {
+    if options.unused_for.is_none() && options.max_bytes.is_none() {
+        return Ok(Vec::new());
+    }
+    at.progress.begin(Step::ChooseExpired, None);
+    let cut = match options.max_bytes {
+        Some(max_bytes) => cut(at, options.unused_for, max_bytes, now).await?,
+        None => None,
+    };
+    let mut chosen = Vec::new();
+    for proxy in at.store.proxies().await? {
+        let mut scan = at.store.scan_refs(&proxy);
+        while let Some(page) = scan.next_page().await {
+            let page = page?;
+            at.progress.advance(page.len() as u64);
+            chosen.extend(page.iter().filter_map(|entry| {
+                let key = entry.key.as_ref().filter(|_| entry.reference.is_ok())?;
+                let last_used = last_used(at, key, entry);
+                let reason = decide(last_used, key, options.unused_for, cut, now)?;
+                Some(Expired { key: key.clone(), reason, last_used })
+            }));
+        }
+    }
+    Ok(chosen)
+}
+
+/// Whether a ref expires, and why.
+fn decide(
+    last_used: Timestamp,
+    key: &RefKey,
+    unused_for: Option<Duration>,
+    cut: Option<Use>,
+    now: Timestamp,
+) -> Option<Reason> {
+    if unused_for.is_some_and(|period| is_over(last_used, period, now)) {
+        Some(Reason::Unused)
+    } else if cut.is_some_and(|cut| Use::of(key, last_used) <= cut) {
+        Some(Reason::OverLimit)
+    } else {
+        None
+    }
+}
+
+/// The later of what the index knows and what was mirrored into the file.
+fn last_used(at: Upkeep<'_>, key: &RefKey, entry: &RefEntry) -> Timestamp {
+    // An index that cannot answer is as good as none.
+    let indexed = at.index.and_then(|index| index.last_used(key).ok().flatten());
+    indexed.map_or(entry.modified, |used| used.max(entry.modified))
+}
+
+/// A live blob, and the most recent use of any ref that needs it.
+#[derive(Debug)]
+struct Held {
+    artifact_type: ArtifactType,
+    digest: Digest,
+    size: u64,
+    newest: Option<Use>,
+}
+
+/// The most recent use that has to expire so that the blobs which the remaining refs need are at
+/// most `max_bytes`; `None` if they are already.
+///
+/// A blob stays needed while any ref that needs it stays, so it goes with the most recently used of
+/// them: the blobs in the order of those uses are the order in which bytes become free. This takes
+/// memory by live blobs, not by refs.
+async fn cut(
+    at: Upkeep<'_>,
+    unused_for: Option<Duration>,
+    max_bytes: u64,
+    now: Timestamp,
+) -> Result<Option<Use>, MaintainError> {
+    let mut held = live_blobs(at).await?;
+    for proxy in at.store.proxies().await? {
+        let mut scan = at.store.scan_refs(&proxy);
+        while let Some(page) = scan.next_page().await {
+            for entry in page? {
+                note_use(at, &proxy, &entry, &mut held, |used| {
+                    unused_for.is_some_and(|period| is_over(used, period, now))
+                })
+                .await?;
+            }
+        }
+    }
+    let mut needed = held.into_iter().filter_map(|blob| Some((blob.newest?, blob.size))).collect::<Vec<_>>();
+    needed.sort_unstable();
+    let mut bytes = needed.iter().map(|(_, size)| size).sum::<u64>();
+    let mut cut = None;
+    for (newest, size) in needed {
+        // Blobs of one ref go together.
+        if bytes <= max_bytes && cut != Some(newest) {
+            break;
+        }
+        bytes -= size;
+        cut = Some(newest);
+    }
+    Ok(cut)
+}
+
+async fn live_blobs(at: Upkeep<'_>) -> Result<Vec<Held>, MaintainError> {
+    let mut held = Vec::new();
+    for artifact_type in ArtifactType::ALL {
+        let mut scan = at.store.scan_blobs(artifact_type);
+        while let Some(page) = scan.next_page().await {
+            held.extend(page?.into_iter().filter_map(|entry| {
+                Some(Held { artifact_type, digest: entry.digest?, size: entry.size, newest: None })
+            }));
+        }
+    }
+    held.sort_unstable_by_key(|blob| (blob.artifact_type, blob.digest));
+    Ok(held)
+}
+
+/// Notes the use of a ref at all blobs that it needs, unless it expires anyway.
+async fn note_use(
+    at: Upkeep<'_>,
+    proxy: &ProxyId,
+    entry: &RefEntry,
+    held: &mut [Held],
+    expires: impl Fn(Timestamp) -> bool,
+) -> Result<(), MaintainError> {
+    let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return Ok(()) };
+    let used = last_used(at, key, entry);
+    if expires(used) {
+        return Ok(());
+    }
+    let links = links_of(at.store, at.rules, proxy.artifact_type, reference)
+        .await?
+        .map_err(|why| MaintainError::UnknownLinks { path: entry.path.clone(), why })?;
+    let used = Use::of(key, used);
+    for digest in links.iter().chain([&reference.target_digest]) {
+        let place = held
+            .binary_search_by_key(&(proxy.artifact_type, *digest), |blob| (blob.artifact_type, blob.digest));
+        if let Ok(place) = place {
+            let newest = &mut held[place].newest;
+            *newest = (*newest).max(Some(used));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! G2: which blobs are needed.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::index::{Index, RefQuery};
+use crate::maintain::digests::{Collector, Digests, key_digest};
+use crate::maintain::links::links_of;
+use crate::maintain::{MaintainError, Step, Upkeep};
+use crate::model::{ArtifactType, Digest, Ref, RefKey};
+
+/// Rows that are read from the index at a time.
+const PAGE: usize = 10_000;
+
+/// The blobs that refs need, by type.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    needed: BTreeMap<ArtifactType, Digests>,
+    /// Ref files that were read, those left out of the mark included.
+    pub(super) refs: u64,
+}
+
+impl Marks {
+    /// Whether a ref of the type needs the blob.
+    pub(super) fn contains(&self, artifact_type: ArtifactType, digest: &Digest) -> bool {
+        self.needed.get(&artifact_type).is_some_and(|needed| needed.contains(digest))
+    }
+}
+
+/// G2: reads every ref file of every proxy but those in `without`, and those that only a healthy
+/// index knows of.
+///
+/// # Errors
+/// Any ref that cannot be read or understood: what it needs is not known.
+pub(super) async fn mark(at: Upkeep<'_>, without: &HashSet<&RefKey>) -> Result<Marks, MaintainError> {
+    at.progress.begin(Step::Mark, None);
+    let mut marking = Marking { at, without, needs: BTreeMap::new(), seen: Collector::default(), refs: 0 };
+    marking.files().await?;
+    if let Some(index) = at.index {
+        marking.rows(index).await?;
+    }
+    let needed = marking.needs.into_iter().map(|(of, needs)| (of, needs.finish())).collect();
+    Ok(Marks { needed, refs: marking.refs })
+}
+
+/// A mark in the making.
+struct Marking<'m> {
+    at: Upkeep<'m>,
+    without: &'m HashSet<&'m RefKey>,
+    needs: BTreeMap<ArtifactType, Collector>,
+    /// The keys of the files that were read, if there is an index to compare with.
+    seen: Collector,
+    refs: u64,
+}
+
+impl Marking<'_> {
+    /// Every ref file of every proxy.
+    async fn files(&mut self) -> Result<(), MaintainError> {
+        for proxy in self.at.store.proxies().await? {
+            let mut scan = self.at.store.scan_refs(&proxy);
+            while let Some(page) = scan.next_page().await {
+                let page = page?;
+                self.refs += page.len() as u64;
+                self.at.progress.advance(page.len() as u64);
+                for entry in page {
+                    let reference = entry.reference.map_err(|source| MaintainError::UnreadableRef {
+                        path: entry.path.clone(),
+                        source,
+                    })?;
+                    if let Some(key) = &entry.key
+                        && self.at.index.is_some()
+                    {
+                        self.seen.insert(key_digest(key));
+                    }
+                    // A ref in a place where no name leads is not served, but may yet be put right.
+                    if !entry.key.as_ref().is_some_and(|key| self.without.contains(key)) {
+                        self.need(proxy.artifact_type, &entry.path, &reference).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refs that the index knows and the walk did not see: a directory that changes while it is
+    /// read may hide a file. Each such row is a hint to look at its file, which decides (invariant
+    /// I3). So a row without a file keeps nothing, and a healthy index, an empty one and none all
+    /// lead to the same mark.
+    async fn rows(&mut self, index: &Index) -> Result<(), MaintainError> {
+        let seen = std::mem::take(&mut self.seen).finish();
+        let mut query = RefQuery { limit: PAGE, ..RefQuery::default() };
+        loop {
+            let page = match index.query(&query) {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "the index cannot be asked, the files alone are marked");
+                    return Ok(());
+                }
+            };
+            for row in page.rows {
+                if seen.contains(&key_digest(&row.key)) || self.without.contains(&row.key) {
+                    continue;
+                }
+                let path = row.key.to_string();
+                match self.at.store.read_ref(&row.key).await {
+                    Ok(Some(reference)) => {
+                        self.refs += 1;
+                        self.need(row.key.proxy.artifact_type, &path, &reference).await?;
+                    }
+                    Ok(None) => {}
+                    Err(source) => return Err(MaintainError::UnreadableRef { path, source }),
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn need(
+        &mut self,
+        artifact_type: ArtifactType,
+        path: &str,
+        reference: &Ref,
+    ) -> Result<(), MaintainError> {
+        let links = links_of(self.at.store, self.at.rules, artifact_type, reference)
+            .await?
+            .map_err(|why| MaintainError::UnknownLinks { path: path.to_owned(), why })?;
+        let needs = self.needs.entry(artifact_type).or_default();
+        needs.insert(reference.target_digest);
+        links.iter().for_each(|link| needs.insert(*link));
+        Ok(())
+    }
+}

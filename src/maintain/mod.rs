@@ -1,0 +1,51 @@
+//! gc, fsck, reindex: a plan made by reading, executed once.
+//!
+//! This module knows the store and the index. It must not know a protocol, upstream or the server:
+//! what a document links is told by [`RefRules`] that it is handed as a value, and where they cannot
+//! say it, nothing is deleted. Everything here runs beside a serving process; safety rests on the
+//! order of steps that `docs/layout.md` describes, on no clock and no lock.
+
+mod digests;
+mod error;
+#[cfg(test)]
+mod fixture;
+pub mod fsck;
+pub mod gc;
+mod links;
+mod progress;
+mod reindex;
+
+pub use error::MaintainError;
+pub use progress::{NoProgress, Progress, Step};
+pub use reindex::{Rebuilt, reindex, survey};
+
+use crate::index::Index;
+use crate::model::{ArtifactType, Clock, RefRules};
+use crate::store::Store;
+
+/// The rules of each type, as a value; `None` for a type whose dialect is not known here.
+pub type Rules<'r> = &'r (dyn Fn(ArtifactType) -> Option<&'static dyn RefRules> + Send + Sync);
+
+/// What upkeep works on and with.
+#[derive(Clone, Copy)]
+pub struct Upkeep<'u> {
+    /// The files.
+    pub store: &'u Store,
+    /// The index, if there is one that can be used. Everything is right without it.
+    pub index: Option<&'u Index>,
+    /// What the dialects say about refs.
+    pub rules: Rules<'u>,
+    /// The time.
+    pub clock: &'u dyn Clock,
+    /// Who wants to know how far it is.
+    pub progress: &'u dyn Progress,
+}
+
+impl std::fmt::Debug for Upkeep<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upkeep")
+            .field("store", &self.store)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
