@@ -10,8 +10,10 @@
 //! * [`upstream`]: HTTP outwards.
 //! * [`cache`]: the engine, the only place where store, index and upstream meet.
 //! * [`maintain`]: gc, fsck, reindex.
+//! * [`config`]: what the operator wrote, checked.
 
 pub mod cache;
+pub mod config;
 pub mod index;
 pub mod maintain;
 pub mod model;

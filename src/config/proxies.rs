@@ -1,0 +1,449 @@
+//! The proxies of a configuration: those of the file, those that are built in, those of the
+//! environment; and that they do not claim the same things.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::Origin;
+use super::error::{ConfigError, Problem};
+use super::reader::{Reader, Section, Set, Text};
+use super::values::{self, Secret};
+use crate::model::{ArtifactType, ProxyFacts, ProxyId, ProxyName};
+
+/// The types that this version serves.
+const SUPPORTED: [ArtifactType; 1] = [ArtifactType::Container];
+
+/// The public registries that everybody uses, so that nothing has to be configured.
+///
+/// A proxy's name in front of a repository wins over an organisation of that name on Docker Hub;
+/// hence `gitlab-com`, because `gitlab` is one there and much used.
+const PRESETS: &str = r#"
+[[proxy]]
+type = "container"
+name = "hub"
+upstream = "https://registry-1.docker.io"
+ns = "docker.io"
+default = true
+[[proxy]]
+type = "container"
+name = "ghcr"
+upstream = "https://ghcr.io"
+ns = "ghcr.io"
+[[proxy]]
+type = "container"
+name = "quay"
+upstream = "https://quay.io"
+ns = "quay.io"
+[[proxy]]
+type = "container"
+name = "k8s"
+upstream = "https://registry.k8s.io"
+ns = "registry.k8s.io"
+[[proxy]]
+type = "container"
+name = "gcr"
+upstream = "https://gcr.io"
+ns = "gcr.io"
+[[proxy]]
+type = "container"
+name = "mcr"
+upstream = "https://mcr.microsoft.com"
+ns = "mcr.microsoft.com"
+[[proxy]]
+type = "container"
+name = "ecr-public"
+upstream = "https://public.ecr.aws"
+ns = "public.ecr.aws"
+[[proxy]]
+type = "container"
+name = "gitlab-com"
+upstream = "https://registry.gitlab.com"
+ns = "registry.gitlab.com"
+"#;
+
+/// One proxy, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Its type and name.
+    pub id: ProxyId,
+    /// Where upstream is; tried in order. At least one.
+    pub upstreams: Vec<Url>,
+    /// The registry hosts that it stands for.
+    pub namespaces: Vec<String>,
+    /// Whether it takes requests that name no proxy.
+    pub default: bool,
+    /// How long a mutable name is used before upstream is asked again; the dialect's own if absent.
+    pub ttl: Option<Duration>,
+    /// How it logs in at upstream; anonymously if absent.
+    pub credentials: Option<Credentials>,
+    /// Hosts, besides upstream's own, that may be contacted on upstream's word even at an internal
+    /// address, and that a token may be asked of.
+    pub allowed_hosts: Vec<String>,
+    /// Certificate authorities to trust besides the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Limits towards upstream; those of the upstream client where absent.
+    pub limits: Limits,
+}
+
+impl Proxy {
+    /// What routing needs of it.
+    pub fn facts(&self) -> ProxyFacts {
+        ProxyFacts {
+            id: self.id.clone(),
+            namespaces: self.namespaces.clone(),
+            default: self.default,
+            ttl: self.ttl,
+        }
+    }
+}
+
+/// Limits towards an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How long connecting may take.
+    pub connect_timeout: Option<Duration>,
+    /// How long a transfer may stand still.
+    pub idle_timeout: Option<Duration>,
+    /// The most connections at a time.
+    pub max_connections: Option<usize>,
+}
+
+/// How a proxy logs in at its upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A name and a password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        password: Secret,
+        /// Where the password was written.
+        from: SecretFrom,
+    },
+    /// A bearer token.
+    Token {
+        /// The token.
+        token: Secret,
+        /// Where it was written.
+        from: SecretFrom,
+    },
+    /// Whatever a Docker `config.json` says for upstream's host, credential helpers included; read
+    /// when it is needed.
+    DockerConfig(PathBuf),
+}
+
+impl Credentials {
+    /// The key that holds or names the secret, and where that was written; `None` if a Docker
+    /// configuration has it.
+    pub(super) fn written_as(&self) -> Option<(&'static str, &SecretFrom)> {
+        match self {
+            Self::Password { from, .. } => {
+                Some((from.key(["password", "password_env", "password_file"]), from))
+            }
+            Self::Token { from, .. } => Some((from.key(["token", "token_env", "token_file"]), from)),
+            Self::DockerConfig(_) => None,
+        }
+    }
+}
+
+impl SecretFrom {
+    fn key(&self, [inline, variable, file]: [&'static str; 3]) -> &'static str {
+        match self {
+            Self::Inline => inline,
+            Self::Variable(_) => variable,
+            Self::File(_) => file,
+        }
+    }
+}
+
+/// Where a secret was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In the configuration itself.
+    Inline,
+    /// In an environment variable that the configuration names.
+    Variable(String),
+    /// In a file that the configuration names, with one newline at its end left out.
+    File(PathBuf),
+}
+
+/// The largest file with a secret in it, in bytes.
+const SECRET_MAX_LEN: u64 = 64 << 10;
+
+/// A proxy and where it was defined.
+pub(super) type Defined = Set<Proxy>;
+
+/// Reads all proxies.
+pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec<Proxy>, ConfigError> {
+    let mut defined: Vec<Defined> = Vec::new();
+    for section in top.sections("proxy")? {
+        let proxy = Entry { reader, section }.read(None)?;
+        check(&defined, &proxy)?;
+        defined.push(proxy);
+    }
+    let presets = reader.one(top, "presets", values::boolean)?.map_or(defined.is_empty(), |set| set.value);
+    if presets {
+        add_presets(reader, &mut defined)?;
+    }
+    add_from_environment(reader, &mut defined)?;
+    if defined.is_empty() {
+        return Err(ConfigError::new(&top.origin, "no proxy is configured")
+            .hint("add a `[[proxy]]`, or set `presets = true` for the public registries"));
+    }
+    Ok(defined.into_iter().map(|proxy| proxy.value).collect())
+}
+
+/// Adds the built-in proxies; what the operator defined or claimed comes first.
+fn add_presets(reader: &mut Reader<'_>, defined: &mut Vec<Defined>) -> Result<(), ConfigError> {
+    let text = Text { path: None, text: PRESETS.to_owned() };
+    let document = text.parse()?;
+    let own = defined.len();
+    let has_default = defined.iter().any(|own| own.value.default);
+    for section in Section::top(&text, document.get_ref()).sections("proxy")? {
+        let mut preset = Entry { reader, section }.read(None)?;
+        preset.value.default &= !has_default;
+        if check(&defined[..own], &preset).is_ok() {
+            check(&defined[own..], &preset)?;
+            defined.push(preset);
+        }
+    }
+    Ok(())
+}
+
+/// Adds a proxy for each `REPOXY_PROXY_<NAME>_UPSTREAM` that none of those defined has taken.
+fn add_from_environment(reader: &mut Reader<'_>, defined: &mut Vec<Defined>) -> Result<(), ConfigError> {
+    let text = Text { path: None, text: String::new() };
+    for variable in reader.environment.names() {
+        let name = variable.strip_prefix("REPOXY_PROXY_").and_then(|rest| rest.strip_suffix("_UPSTREAM"));
+        let Some(name) = name.filter(|_| !reader.variables.contains(variable)) else { continue };
+        let origin = Origin::Variable(variable.to_owned());
+        let section = Section::new(&text, None, origin, "proxy", "");
+        let name = name.to_ascii_lowercase().replace('_', "-");
+        let proxy = Entry { reader, section }.read(Some(name))?;
+        check(defined, &proxy)?;
+        defined.push(proxy);
+    }
+    Ok(())
+}
+
+/// Checks that a proxy claims nothing that another has.
+fn check(defined: &[Defined], proxy: &Defined) -> Result<(), ConfigError> {
+    let Set { value: proxy, origin } = proxy;
+    for other in defined {
+        let at = match &other.origin {
+            Origin::Default => "the other one is built in; `presets = false` leaves those out".to_owned(),
+            at => format!("the other one is at {at}"),
+        };
+        let other = &other.value;
+        if other.id == proxy.id {
+            let message =
+                format!("there are two `{}` proxies called `{}`", proxy.id.artifact_type, proxy.id.name);
+            return Err(ConfigError::new(origin, message).hint(at));
+        }
+        if other.id.artifact_type != proxy.id.artifact_type {
+            continue;
+        }
+        if other.default && proxy.default {
+            let message = format!("`{}` and `{}` are both `default`", other.id.name, proxy.id.name);
+            return Err(ConfigError::new(origin, message)
+                .hint("one proxy of a type can take the requests that name none"));
+        }
+        let claims = |proxy: &Proxy, name: &str| {
+            proxy.id.name.as_str() == name || proxy.namespaces.iter().any(|own| own == name)
+        };
+        let name = proxy.id.name.as_str();
+        let twice = proxy.namespaces.iter().map(String::as_str).chain([name]).find(|own| claims(other, own));
+        if let Some(twice) = twice {
+            let message = format!("`{}` and `{}` both answer for `{twice}`", other.id.name, proxy.id.name);
+            return Err(ConfigError::new(origin, message).hint(at));
+        }
+    }
+    Ok(())
+}
+
+/// One proxy while it is read.
+struct Entry<'r, 't, 'e> {
+    reader: &'r mut Reader<'e>,
+    section: Section<'t>,
+}
+
+impl Entry<'_, '_, '_> {
+    /// Reads it; `name` if it is not in the section.
+    fn read(mut self, name: Option<String>) -> Result<Defined, ConfigError> {
+        let origin = self.section.origin.clone();
+        let id = self.id(name)?;
+        // From here on the name is known, and with it the variables that override the file.
+        self.section.key = format!("proxy.{}", id.name);
+        self.section.variable = format!("REPOXY_PROXY_{}", variable_part(&id.name));
+        let proxy = Proxy {
+            id,
+            upstreams: self.many("upstream", values::server_url)?,
+            namespaces: self.many("ns", values::host)?,
+            default: self.one("default", values::boolean)?.unwrap_or(false),
+            ttl: self.one("ttl", values::duration)?,
+            credentials: self.credentials()?,
+            allowed_hosts: self.many("allowed_hosts", values::host)?,
+            ca_files: self.ca_files()?,
+            limits: Limits {
+                connect_timeout: self.one("connect_timeout", values::wait)?,
+                idle_timeout: self.one("idle_timeout", values::wait)?,
+                max_connections: self.one("max_connections", values::count)?,
+            },
+        };
+        // First, because a missing key may be a misspelt one.
+        self.section.finish()?;
+        if proxy.upstreams.is_empty() {
+            return Err(ConfigError::new(&origin, format!("proxy `{}` has no `upstream`", proxy.id.name))
+                .hint("add `upstream = \"https://…\"`"));
+        }
+        // A claim that a variable made is the variable's fault, wherever the rest was written.
+        let claims = ["ns", "default"].map(|key| format!("{}.{key}", self.section.key));
+        let mut claims = claims.iter().filter_map(|key| self.reader.origins.get(key));
+        let claimed = claims.find(|origin| matches!(origin, Origin::Variable(_)));
+        Ok(Set { value: proxy, origin: claimed.unwrap_or(&origin).clone() })
+    }
+
+    fn one<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, Problem>,
+    ) -> Result<Option<T>, ConfigError> {
+        Ok(self.reader.one(&mut self.section, key, parse)?.map(|set| set.value))
+    }
+
+    fn many<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, Problem>,
+    ) -> Result<Vec<T>, ConfigError> {
+        Ok(self.reader.many(&mut self.section, key, parse)?.map(|set| set.value).unwrap_or_default())
+    }
+
+    fn ca_files(&mut self) -> Result<Vec<PathBuf>, ConfigError> {
+        let files = self.reader.many(&mut self.section, "ca_files", values::text)?;
+        let resolve = |Set { value, origin }: Set<Vec<String>>| {
+            value.iter().map(|path| self.reader.resolve(path, &origin)).collect()
+        };
+        Ok(files.map(resolve).unwrap_or_default())
+    }
+
+    fn id(&mut self, name: Option<String>) -> Result<ProxyId, ConfigError> {
+        let artifact_type =
+            self.section.only_in_file("type", artifact_type)?.unwrap_or(ArtifactType::Container);
+        let parse = |text: &str| text.parse::<ProxyName>().map_err(|error| Problem::new(error.to_string()));
+        let given = self.section.only_in_file("name", parse)?;
+        let name = match name {
+            Some(name) => Some(parse(&name).map_err(|problem| problem.at(&self.section.origin))?),
+            None => given,
+        };
+        let name = name.ok_or_else(|| {
+            ConfigError::new(&self.section.origin, "a proxy has no `name`").hint("add `name = \"…\"`")
+        })?;
+        Ok(ProxyId { artifact_type, name })
+    }
+
+    fn credentials(&mut self) -> Result<Option<Credentials>, ConfigError> {
+        // `REPOXY_PROXY_HUB_PASSWORD`, without the name of the table.
+        let mut section = self.section.section_of("credentials", self.section.variable.clone())?;
+        let reader = &mut *self.reader;
+        let username = reader.one(&mut section, "username", values::text)?;
+        let mut secrets = Vec::new();
+        for key in SECRETS {
+            if let Some(found) = reader.one(&mut section, key, values::text)? {
+                secrets.push((key, found));
+            }
+        }
+        section.finish()?;
+        // A secret in the environment replaces the file's, of whatever sort that is.
+        if secrets.iter().any(|(_, found)| matches!(found.origin, Origin::Variable(_))) {
+            secrets.retain(|(_, found)| matches!(found.origin, Origin::Variable(_)));
+        }
+        match (username, secrets.as_slice()) {
+            (None, []) => Ok(None),
+            (Some(username), []) => {
+                Err(ConfigError::new(&username.origin, "a `username` without a password")
+                    .hint("add `password_env`, `password_file` or `password`"))
+            }
+            (username, [(key, found)]) => self.credentials_of(username, key, found).map(Some),
+            (_, [(first, _), (second, found), ..]) => {
+                Err(ConfigError::new(&found.origin, format!("both `{first}` and `{second}` are set"))
+                    .hint("a proxy has one way to log in; remove one of them"))
+            }
+        }
+    }
+
+    fn credentials_of(
+        &self,
+        username: Option<Set<String>>,
+        key: &str,
+        found: &Set<String>,
+    ) -> Result<Credentials, ConfigError> {
+        let Set { value, origin } = found;
+        if key == "docker_config" {
+            return match username {
+                Some(username) => {
+                    Err(ConfigError::new(&username.origin, "both `username` and `docker_config` are set")
+                        .hint("the Docker configuration has the name already; remove `username`"))
+                }
+                None => Ok(Credentials::DockerConfig(self.reader.resolve(value, origin))),
+            };
+        }
+        let (secret, from) = if key.ends_with("_env") {
+            let secret = self.reader.environment.get(value).ok_or_else(|| {
+                ConfigError::new(origin, format!("the environment has no variable `{value}`"))
+                    .hint(format!("set `{value}`, or change `{key}`"))
+            })?;
+            (secret.to_owned(), SecretFrom::Variable(value.clone()))
+        } else if key.ends_with("_file") {
+            let path = self.reader.resolve(value, origin);
+            (secret_in(&path).map_err(|problem| problem.at(origin))?, SecretFrom::File(path))
+        } else {
+            (value.clone(), SecretFrom::Inline)
+        };
+        match (key.starts_with("token"), username) {
+            (true, None) => Ok(Credentials::Token { token: Secret::new(secret), from }),
+            (true, Some(username)) => {
+                Err(ConfigError::new(&username.origin, format!("both `username` and `{key}` are set"))
+                    .hint("a token stands alone; with a name it is a `password`"))
+            }
+            (false, Some(username)) => {
+                Ok(Credentials::Password { username: username.value, password: Secret::new(secret), from })
+            }
+            (false, None) => {
+                Err(ConfigError::new(origin, format!("a `{key}` without a `username`"))
+                    .hint("add `username`"))
+            }
+        }
+    }
+}
+
+/// The keys that hold or name a secret.
+const SECRETS: [&str; 7] =
+    ["password", "password_env", "password_file", "token", "token_env", "token_file", "docker_config"];
+
+fn secret_in(path: &Path) -> Result<String, Problem> {
+    let failed =
+        |error: &dyn std::fmt::Display| Problem::new(format!("cannot read `{}`: {error}", path.display()));
+    let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
+    if size > SECRET_MAX_LEN {
+        return Err(failed(&"it is too large for a secret"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() { Err(failed(&"it is empty")) } else { Ok(text.to_owned()) }
+}
+
+fn artifact_type(text: &str) -> Result<ArtifactType, Problem> {
+    SUPPORTED.into_iter().find(|supported| supported.as_str() == text).ok_or_else(|| {
+        Problem::new(format!("proxies of type `{text}` are not served by this version"))
+            .hint(format!("supported is {}", SUPPORTED.map(|supported| format!("`{supported}`")).join(", ")))
+    })
+}
+
+/// A proxy's name as part of a variable's.
+fn variable_part(name: &ProxyName) -> String {
+    name.as_str().to_ascii_uppercase().replace(['-', '.'], "_")
+}
