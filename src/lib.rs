@@ -10,6 +10,7 @@
 //! * [`upstream`]: HTTP outwards.
 //! * [`cache`]: the engine, the only place where store, index and upstream meet.
 //! * [`maintain`]: gc, fsck, reindex.
+//! * [`server`]: HTTP inwards.
 //! * [`config`]: what the operator wrote, checked.
 
 pub mod cache;
@@ -18,5 +19,6 @@ pub mod index;
 pub mod maintain;
 pub mod model;
 pub mod protocol;
+pub mod server;
 pub mod store;
 pub mod upstream;

@@ -1,0 +1,381 @@
+//! From what the engine found to a response.
+//!
+//! The headers of the whole answer are made first, the same for GET and HEAD; then the request's
+//! conditions decide how much of it is sent. A stream that ends early or fails cuts the connection:
+//! a completed answer is always the right bytes (invariant I5).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
+    HeaderValue, LAST_MODIFIED,
+};
+use http::{Response as HttpResponse, StatusCode};
+use warp::Reply as _;
+
+use super::conditional::{self, Verdict};
+use super::exchange::Exchange;
+use crate::cache::{Body, Outcome};
+use crate::model::{Digest, Ref, Timestamp};
+use crate::protocol::{Document, Reply};
+
+/// A response as warp sends it.
+pub(super) type Response = warp::reply::Response;
+
+/// The body of a [`Response`], which warp does not name.
+pub(super) type ResponseBody = <Response as HasBody>::Body;
+
+/// Names the body of a response type.
+pub(super) trait HasBody {
+    /// The body.
+    type Body;
+}
+
+impl<B> HasBody for HttpResponse<B> {
+    type Body = B;
+}
+
+/// RFC 9211.
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+const ANY_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Header fields that every full answer has room for: our eight and a few of the dialect.
+const USUAL_FIELDS: usize = 12;
+
+/// The bytes of an answer.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// In memory.
+    Memory(Bytes),
+    /// From the engine.
+    Body(Body),
+}
+
+/// The headers of the whole answer, but for [`stamp`]. `extra` comes from the dialect and wins.
+pub(super) fn headers(
+    reference: &Ref,
+    size: Option<u64>,
+    extra: Vec<(HeaderName, HeaderValue)>,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(USUAL_FIELDS);
+    let media_type = reference.media_type.as_deref().and_then(value);
+    headers.insert(CONTENT_TYPE, media_type.unwrap_or(ANY_TYPE));
+    headers.insert(ACCEPT_RANGES, BYTES);
+    if let Some(size) = size {
+        headers.insert(CONTENT_LENGTH, size.into());
+    }
+    let etag = reference.etag.as_deref().and_then(value);
+    if let Some(etag) = etag.or_else(|| value(&tag(&reference.target_digest))) {
+        headers.insert(ETAG, etag);
+    }
+    if let Some(modified) = reference.last_modified.as_deref().and_then(value) {
+        headers.insert(LAST_MODIFIED, modified);
+    }
+    merge(&mut headers, extra);
+    headers
+}
+
+/// The headers of a document that a dialect made; its bytes are its own, so is its tag.
+pub(super) fn document_headers(document: &Document) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(USUAL_FIELDS);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(document.media_type));
+    headers.insert(ACCEPT_RANGES, BYTES);
+    headers.insert(CONTENT_LENGTH, document.body.len().into());
+    if let Some(etag) = value(&tag(&Digest::of(&document.body))) {
+        headers.insert(ETAG, etag);
+    }
+    merge(&mut headers, document.headers.iter().cloned());
+    headers
+}
+
+/// Adds a dialect's headers. What they say of our own fields wins; others may come more than once.
+fn merge(headers: &mut HeaderMap, extra: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
+    for (name, value) in extra {
+        if matches!(name, CONTENT_TYPE | ACCEPT_RANGES | CONTENT_LENGTH | ETAG | LAST_MODIFIED) {
+            headers.insert(name, value);
+        } else {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// Adds what differs from one answer to the next: `Age` and `Cache-Status`.
+pub(super) fn stamp(headers: &mut HeaderMap, age_seconds: u64, status: HeaderValue) {
+    headers.insert(AGE, age_seconds.into());
+    headers.insert(CACHE_STATUS, status);
+}
+
+/// The member that this cache adds to `Cache-Status` (RFC 9211 section 2). `hit` and `fwd` exclude
+/// each other there.
+pub(super) fn cache_status(
+    outcome: Outcome,
+    detail: Option<&'static str>,
+    reference: &Ref,
+    now: Timestamp,
+) -> HeaderValue {
+    match outcome {
+        Outcome::Hit => HeaderValue::from_static("repoxy; hit"),
+        Outcome::Revalidated => HeaderValue::from_static("repoxy; fwd=stale; fwd-status=304"),
+        Outcome::Filled => HeaderValue::from_static("repoxy; fwd=uri-miss; fwd-status=200; stored"),
+        Outcome::Joined => HeaderValue::from_static("repoxy; fwd=uri-miss; collapsed"),
+        Outcome::Stale => {
+            let over = reference.age(now).as_secs().saturating_sub(reference.ttl_seconds.unwrap_or(0));
+            let detail = detail.unwrap_or("unavailable");
+            value(&format!("repoxy; hit; ttl=-{over}; detail=\"upstream {detail}\""))
+                .unwrap_or(HeaderValue::from_static("repoxy; hit"))
+        }
+    }
+}
+
+/// Answers with content, or as much of it as the request's conditions leave.
+pub(super) fn content(
+    exchange: &Exchange,
+    mut headers: HeaderMap,
+    size: Option<u64>,
+    content: Content,
+) -> Response {
+    let verdict = if exchange.survey.conditional {
+        conditional::decide(&exchange.headers, &headers, size, !exchange.is_head())
+    } else {
+        Verdict::Whole
+    };
+    match verdict {
+        Verdict::Whole if exchange.is_head() => empty(StatusCode::OK, headers),
+        Verdict::Whole => {
+            let mut response = body(content, 0..size.unwrap_or(u64::MAX));
+            *response.headers_mut() = headers;
+            response
+        }
+        Verdict::Part(part) => {
+            let size = size.unwrap_or(part.end);
+            let line = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+            headers.extend(value(&line).map(|line| (CONTENT_RANGE, line)));
+            headers.insert(CONTENT_LENGTH, (part.end - part.start).into());
+            let mut response = body(content, part);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *response.headers_mut() = headers;
+            response
+        }
+        Verdict::NotModified => {
+            for name in [CONTENT_LENGTH, CONTENT_TYPE, ACCEPT_RANGES] {
+                headers.remove(name);
+            }
+            empty(StatusCode::NOT_MODIFIED, headers)
+        }
+        Verdict::Failed | Verdict::Unsatisfiable => {
+            headers.insert(CONTENT_LENGTH, 0.into());
+            headers.remove(CONTENT_TYPE);
+            if verdict == Verdict::Failed {
+                return empty(StatusCode::PRECONDITION_FAILED, headers);
+            }
+            let line = format!("bytes */{}", size.unwrap_or(0));
+            headers.extend(value(&line).map(|line| (CONTENT_RANGE, line)));
+            empty(StatusCode::RANGE_NOT_SATISFIABLE, headers)
+        }
+    }
+}
+
+/// Answers with a reply that is complete.
+pub(super) fn reply(head: bool, reply: Reply) -> Response {
+    let mut headers: HeaderMap = reply.headers.into_iter().collect();
+    if reply.status != StatusCode::NO_CONTENT && reply.status != StatusCode::NOT_MODIFIED {
+        headers.insert(CONTENT_LENGTH, reply.body.len().into());
+    }
+    let mut response = if head { empty(reply.status, headers) } else { with(reply.body, headers) };
+    *response.status_mut() = reply.status;
+    response
+}
+
+fn body(content: Content, range: Range<u64>) -> Response {
+    let bytes = match &content {
+        Content::Memory(bytes) => Some(bytes),
+        Content::Body(body) => body.in_memory(),
+    };
+    match (bytes.map(|bytes| cut(bytes, &range)), content) {
+        (Some(bytes), _) => with(bytes, HeaderMap::new()),
+        (None, Content::Body(body)) => warp::reply::stream(body.stream(range)).into_response(),
+        (None, Content::Memory(bytes)) => with(cut(&bytes, &range), HeaderMap::new()),
+    }
+}
+
+/// A slice of bytes in memory; what lies past the end is not there.
+fn cut(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let bound = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(bound(range.start)..bound(range.end))
+}
+
+fn with(bytes: Bytes, headers: HeaderMap) -> Response {
+    let mut response = HttpResponse::new(bytes.into());
+    *response.headers_mut() = headers;
+    response
+}
+
+fn empty(status: StatusCode, headers: HeaderMap) -> Response {
+    let mut response = HttpResponse::new(None.into());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// A header value; `None` for text of upstream's that is none.
+fn value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{IF_NONE_MATCH, IF_RANGE, LINK, RANGE};
+    use http::{Method, Request};
+    use http_body_util::BodyExt as _;
+
+    use super::super::check::Survey;
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn reference(fields: &str) -> Ref {
+        let json = format!(
+            r#"{{"kind":"k","targetDigest":"{DIGEST}","size":10,"fetchedAt":"2025-11-09T12:00:00Z"{fields}}}"#
+        );
+        Ref::parse(json.as_bytes()).expect("a ref")
+    }
+
+    fn exchange(method: Method, lines: &[(HeaderName, &str)]) -> Exchange {
+        let mut request = Request::builder().method(method).uri("/x");
+        for (name, value) in lines {
+            request = request.header(name, *value);
+        }
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let survey = Survey { conditional: !lines.is_empty(), looped: false };
+        Exchange::new(head, survey, "127.0.0.1:1".parse().expect("an address"))
+    }
+
+    /// Status, headers and body of the answer to a request for ten bytes.
+    async fn ask(method: Method, lines: &[(HeaderName, &str)]) -> (u16, HeaderMap, Bytes) {
+        let mut headers = headers(&reference(r#","etag":"\"e\"""#), Some(10), Vec::new());
+        stamp(&mut headers, 7, HeaderValue::from_static("repoxy; hit"));
+        let content = Content::Memory(Bytes::from_static(b"0123456789"));
+        let response = super::content(&exchange(method, lines), headers, Some(10), content);
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("from memory").to_bytes();
+        (head.status.as_u16(), head.headers, body)
+    }
+
+    #[test]
+    fn upstreams_validators_are_passed_on_and_the_digest_stands_in_for_a_missing_one() {
+        let full = reference(r#","etag":"W/\"a\"","lastModified":"then","mediaType":"text/x""#);
+        let full = headers(&full, Some(10), Vec::new());
+        assert_eq!(full[ETAG], "W/\"a\"");
+        assert_eq!(full[LAST_MODIFIED], "then");
+        assert_eq!(full[CONTENT_TYPE], "text/x");
+        assert_eq!(full[CONTENT_LENGTH], "10");
+
+        let bare = headers(&reference(""), None, Vec::new());
+        assert_eq!(bare[ETAG], format!("\"{DIGEST}\""));
+        assert_eq!(bare[CONTENT_TYPE], "application/octet-stream");
+        assert!(!bare.contains_key(CONTENT_LENGTH) && !bare.contains_key(LAST_MODIFIED));
+    }
+
+    #[test]
+    fn what_upstream_sent_cannot_add_lines_to_the_answer() {
+        let evil = reference(r#","etag":"\"a\"\r\nX: y","lastModified":"a\nb","mediaType":"a\u0000""#);
+        let headers = headers(&evil, None, Vec::new());
+        assert_eq!(headers[ETAG], format!("\"{DIGEST}\""));
+        assert_eq!(headers[CONTENT_TYPE], "application/octet-stream");
+        assert!(!headers.contains_key(LAST_MODIFIED));
+    }
+
+    #[test]
+    fn the_dialects_headers_win() {
+        let line = |name, value| (name, HeaderValue::from_static(value));
+        let extra = vec![line(ETAG, "\"own\""), line(LINK, "a"), line(LINK, "b")];
+        let headers = headers(&reference(r#","etag":"\"a\"""#), None, extra);
+        assert_eq!(headers.get_all(ETAG).iter().collect::<Vec<_>>(), ["\"own\""]);
+        assert_eq!(headers.get_all(LINK).iter().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_document_is_tagged_by_its_own_bytes() {
+        let document = |body| Document { media_type: "text/x", headers: Vec::new(), body };
+        let headers = document_headers(&document(Bytes::new()));
+        assert_eq!(headers[ETAG], format!("\"{DIGEST}\""));
+        assert_eq!(headers[CONTENT_LENGTH], "0");
+        assert_ne!(document_headers(&document(Bytes::from_static(b"x")))[ETAG], headers[ETAG]);
+    }
+
+    #[test]
+    fn cache_status_names_the_outcome() {
+        let now = "2025-11-09T13:00:00Z".parse().expect("a time");
+        let old = reference(r#","ttlSeconds":600"#);
+        for (outcome, detail, line) in [
+            (Outcome::Hit, None, "repoxy; hit"),
+            (Outcome::Revalidated, None, "repoxy; fwd=stale; fwd-status=304"),
+            (Outcome::Filled, None, "repoxy; fwd=uri-miss; fwd-status=200; stored"),
+            (Outcome::Joined, None, "repoxy; fwd=uri-miss; collapsed"),
+            (Outcome::Stale, Some("timeout"), "repoxy; hit; ttl=-3000; detail=\"upstream timeout\""),
+            (Outcome::Stale, None, "repoxy; hit; ttl=-3000; detail=\"upstream unavailable\""),
+        ] {
+            assert_eq!(cache_status(outcome, detail, &old, now), line);
+        }
+    }
+
+    #[tokio::test]
+    async fn head_has_the_headers_of_get_and_no_body() {
+        let (get_status, get_headers, get_body) = ask(Method::GET, &[]).await;
+        let (status, headers, body) = ask(Method::HEAD, &[(RANGE, "bytes=0-1")]).await;
+        assert_eq!((status, headers), (get_status, get_headers));
+        assert_eq!((get_body.len(), body.len()), (10, 0));
+    }
+
+    #[tokio::test]
+    async fn a_range_is_answered_with_its_bytes() {
+        let (status, headers, body) = ask(Method::GET, &[(RANGE, "bytes=2-99"), (IF_RANGE, "\"e\"")]).await;
+        assert_eq!(status, 206);
+        assert_eq!(headers[CONTENT_RANGE], "bytes 2-9/10");
+        assert_eq!(headers[CONTENT_LENGTH], "8");
+        assert_eq!(headers[ETAG], "\"e\"");
+        assert_eq!(body, "23456789");
+    }
+
+    #[tokio::test]
+    async fn an_unsatisfiable_range_is_answered_with_the_size() {
+        let (status, headers, body) = ask(Method::GET, &[(RANGE, "bytes=10-")]).await;
+        assert_eq!((status, body.len()), (416, 0));
+        assert_eq!(headers[CONTENT_RANGE], "bytes */10");
+        assert_eq!(headers[CONTENT_LENGTH], "0");
+    }
+
+    #[tokio::test]
+    async fn not_modified_carries_validators_and_age_but_nothing_about_a_body() {
+        for method in [Method::GET, Method::HEAD] {
+            let (status, headers, body) = ask(method, &[(IF_NONE_MATCH, "W/\"e\"")]).await;
+            assert_eq!((status, body.len()), (304, 0));
+            assert_eq!(headers[ETAG], "\"e\"");
+            assert_eq!(headers[AGE], "7");
+            assert_eq!(headers[CACHE_STATUS], "repoxy; hit");
+            assert!(!headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(CONTENT_TYPE));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_has_its_length_for_head_too() {
+        let answer = || Reply {
+            status: StatusCode::NOT_FOUND,
+            headers: vec![(CONTENT_TYPE, HeaderValue::from_static("text/x"))],
+            body: Bytes::from_static(b"gone"),
+        };
+        for (head, len) in [(false, 4), (true, 0)] {
+            let (parts, body) = reply(head, answer()).into_parts();
+            assert_eq!(parts.status, 404);
+            assert_eq!(parts.headers[CONTENT_LENGTH], "4");
+            assert_eq!(body.collect().await.expect("from memory").to_bytes().len(), len);
+        }
+    }
+}

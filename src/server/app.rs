@@ -1,0 +1,226 @@
+//! From a request to the dialect that owns it, to the engine, and back.
+//!
+//! The hot path asks the engine for a ready answer by the request target alone and needs neither a
+//! dialect nor a future. Everything else goes through [`Protocol::route`]. Of the two, only the
+//! second may wait.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::answer::{self, Content, Response};
+use super::exchange::{Account, Exchange};
+use super::health::{self, Lifecycle};
+use crate::cache::{Body, Cache, Interest, Outcome, ReadyBody, Served, Want};
+use crate::model::{Delivery, ProxyTable, Timestamp};
+use crate::protocol::{Derive, Document, Fetch, Protocol, Refusal, Route};
+
+/// The most bytes of a document that is rewritten, where its resource gives no limit.
+const MAX_DOCUMENT: u64 = 64 << 20;
+
+/// Everything that requests are answered from.
+#[derive(Debug)]
+pub struct App {
+    /// The engine.
+    pub cache: Arc<Cache>,
+    /// The dialects, in the order in which they are asked whose a path is.
+    pub protocols: &'static [&'static dyn Protocol],
+    /// The configured proxies.
+    pub proxies: ProxyTable,
+    /// The counters, for `/-/metrics`.
+    pub metrics: PrometheusHandle,
+    /// Whether the server is ready, for `/-/ready`.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+/// An answer, now or later. Boxed only if it has to wait, so that a hit moves nothing large.
+pub(super) enum Answering {
+    Now(Response),
+    Later(BoxFuture<'static, Response>),
+}
+
+/// What a server serves.
+pub(super) trait Application: Send + Sync + 'static {
+    /// Answers a request.
+    fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering;
+}
+
+impl Application for App {
+    fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
+        if let Some(response) = self.ready(&exchange) {
+            return Answering::Now(response);
+        }
+        let path = exchange.uri.path();
+        let Some(&protocol) = self.protocols.iter().find(|protocol| protocol.owns(path)) else {
+            let page = health::page(path, exchange.is_read(), &self.lifecycle, &self.metrics);
+            return Answering::Now(local(&exchange, page));
+        };
+        let route = if exchange.survey.looped {
+            Err(Refusal::Loop)
+        } else {
+            protocol.route(&exchange.head(), &self.proxies)
+        };
+        match route {
+            Ok(Route::Local(reply)) => Answering::Now(local(&exchange, reply)),
+            Ok(Route::Fetch(fetch)) => Answering::Later(Box::pin(async move {
+                let answered = self.fetch(&exchange, protocol, &fetch).await;
+                answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
+            })),
+            Ok(Route::Derive(derive)) => Answering::Later(Box::pin(async move {
+                let answered = self.derive(&exchange, protocol, &derive).await;
+                answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
+            })),
+            Err(refusal) => Answering::Now(refused(&exchange, protocol, &refusal)),
+        }
+    }
+}
+
+impl App {
+    /// A ready answer from memory, if there is one: the hot path.
+    fn ready(&self, exchange: &Exchange) -> Option<Response> {
+        if !exchange.is_read() || exchange.survey.looped {
+            return None;
+        }
+        let ready = self.cache.ready(exchange.target())?;
+        let mut headers = ready.headers.clone();
+        let age = seconds(ready.fetched_at, self.cache.clock().now());
+        answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit"));
+        exchange.settle(Account { outcome: word(Outcome::Hit), meters: Some(Arc::clone(&ready.meters)) });
+        let content = match &ready.body {
+            ReadyBody::Memory(bytes) => Content::Memory(bytes.clone()),
+            ReadyBody::Blob(_) => Content::Body(ready.body()),
+        };
+        Some(answer::content(exchange, headers, Some(ready.size()), content))
+    }
+
+    async fn fetch(
+        &self,
+        exchange: &Exchange,
+        protocol: &'static dyn Protocol,
+        fetch: &Fetch,
+    ) -> Result<Response, Refusal> {
+        let head_only = exchange.is_head() && !fetch.rewrite;
+        let interest = if head_only { Interest::Head } else { Interest::Body };
+        let via = exchange.via();
+        let want = Want { interest, via: via.as_deref() };
+        let served = self.cache.fetch(protocol, fetch, want).await?;
+        exchange.settle(Account { outcome: word(served.outcome), meters: Some(Arc::clone(&served.meters)) });
+
+        let now = self.cache.clock().now();
+        let age = seconds(served.reference.fetched_at, now);
+        let status = answer::cache_status(served.outcome, served.detail, &served.reference, now);
+        if fetch.rewrite {
+            let document = rewrite(exchange, protocol, fetch, served).await?;
+            let mut headers = answer::document_headers(&document);
+            answer::stamp(&mut headers, age, status);
+            return Ok(made(exchange, headers, document.body));
+        }
+
+        let extra = protocol.headers(&exchange.head(), fetch, &served.reference);
+        let mut headers = answer::headers(&served.reference, served.size, extra);
+        answer::stamp(&mut headers, age, status);
+        if served.outcome != Outcome::Stale && served.size.is_some() {
+            self.cache.keep_ready(exchange.target(), &served, &headers);
+        }
+        Ok(answer::content(exchange, headers, served.size, Content::Body(served.body)))
+    }
+
+    async fn derive(
+        &self,
+        exchange: &Exchange,
+        protocol: &'static dyn Protocol,
+        derive: &Derive,
+    ) -> Result<Response, Refusal> {
+        let names = self.cache.names(protocol, derive).await?;
+        let document = protocol.derive(&exchange.head(), derive, &names)?;
+        exchange.settle(Account { outcome: "derived", meters: None });
+        Ok(made(exchange, answer::document_headers(&document), document.body))
+    }
+}
+
+/// A document as a dialect shows it. What is stored stays what upstream sent.
+async fn rewrite(
+    exchange: &Exchange,
+    protocol: &dyn Protocol,
+    fetch: &Fetch,
+    served: Served,
+) -> Result<Document, Refusal> {
+    let limit = match fetch.resource.delivery {
+        Delivery::Whole { limit } => limit,
+        Delivery::Streamed => MAX_DOCUMENT,
+    };
+    let bytes = collect(served.body, limit).await?;
+    protocol.rewrite(&exchange.head(), &served.reference, &bytes)
+}
+
+/// All bytes of a body, if they are no more than `limit`.
+async fn collect(body: Body, limit: u64) -> Result<Bytes, Refusal> {
+    if let Some(bytes) = body.in_memory() {
+        return Ok(bytes.clone());
+    }
+    let mut stream = body.stream(0..u64::MAX);
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Refusal::BadUpstream("the document ended early"))?;
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(Refusal::TooLarge { limit });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn made(exchange: &Exchange, headers: HeaderMap, body: Bytes) -> Response {
+    let size = Some(body.len() as u64);
+    answer::content(exchange, headers, size, Content::Memory(body))
+}
+
+fn local(exchange: &Exchange, reply: crate::protocol::Reply) -> Response {
+    exchange.settle(Account { outcome: "local", meters: None });
+    answer::reply(exchange.is_head(), reply)
+}
+
+fn refused(exchange: &Exchange, protocol: &dyn Protocol, refusal: &Refusal) -> Response {
+    exchange.settle(Account { outcome: "refused", meters: None });
+    answer::reply(exchange.is_head(), protocol.refuse(&exchange.head(), refusal))
+}
+
+/// What a client gets whose request made a handler panic.
+pub(super) fn broken(exchange: &Exchange) -> Response {
+    exchange.settle(Account { outcome: "panicked", meters: None });
+    let text = health::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error; the log has the details\n");
+    answer::reply(exchange.is_head(), text)
+}
+
+/// The word for an outcome in the log.
+const fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Hit => "hit",
+        Outcome::Revalidated => "revalidated",
+        Outcome::Filled => "filled",
+        Outcome::Joined => "joined",
+        Outcome::Stale => "stale",
+    }
+}
+
+/// Whole seconds from `then` to `now`; none if the clock has gone back.
+fn seconds(then: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.as_second() - then.as_second()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_negative() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        assert_eq!(seconds(at(5), at(9)), 4);
+        assert_eq!(seconds(at(9), at(5)), 0);
+        assert_eq!(seconds(Timestamp::MAX, Timestamp::MIN), 0);
+    }
+}

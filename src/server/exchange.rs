@@ -1,0 +1,185 @@
+//! One request and what becomes of its answer.
+//!
+//! An [`Exchange`] is the request head, shared by everybody who works on it. A [`Ticket`] is the duty
+//! to account for the answer: it is taken out when the request has been read, goes along with the
+//! handler and then with the body, and pays on drop, whichever way the exchange ends.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Response, StatusCode, Uri, request};
+use http_body::{Frame, SizeHint};
+
+use super::check::Survey;
+use super::log::Entry;
+use super::watch::Watch;
+use crate::cache::ProxyMeters;
+use crate::protocol::Head;
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The method.
+    pub(super) method: Method,
+    /// The target; an authority in it has been checked to be ours.
+    pub(super) uri: Uri,
+    /// The header fields.
+    pub(super) headers: HeaderMap,
+    /// What a first look at them told.
+    pub(super) survey: Survey,
+    /// Where it came from.
+    pub(super) peer: SocketAddr,
+    account: OnceLock<Account>,
+}
+
+/// What is known at the end about how the answer came about.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// The word for the log.
+    pub(super) outcome: &'static str,
+    /// Whom to credit the bytes to.
+    pub(super) meters: Option<Arc<ProxyMeters>>,
+}
+
+impl Exchange {
+    /// A request that has come in.
+    pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr) -> Self {
+        let request::Parts { method, uri, headers, .. } = head;
+        Self { method, uri, headers, survey, peer, account: OnceLock::new() }
+    }
+
+    /// The path and query as sent.
+    pub(super) fn target(&self) -> &str {
+        self.uri.path_and_query().map_or("", |target| target.as_str())
+    }
+
+    /// The head as dialects want it.
+    pub(super) fn head(&self) -> Head<'_> {
+        Head { method: &self.method, path: self.uri.path(), query: self.uri.query(), headers: &self.headers }
+    }
+
+    /// Whether only the headers of the answer are wanted.
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// The caches that it has passed through, all `Via` lines in one.
+    pub(super) fn via(&self) -> Option<String> {
+        let lines: Vec<_> =
+            self.headers.get_all(http::header::VIA).iter().filter_map(|line| line.to_str().ok()).collect();
+        (!lines.is_empty()).then(|| lines.join(", "))
+    }
+
+    /// Whether it asks to read something.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    /// Says how the answer came about; the first word counts.
+    pub(super) fn settle(&self, account: Account) {
+        // A second account would be of an answer made after the first failed, such as a refusal.
+        let _ = self.account.set(account);
+    }
+}
+
+/// The duty to account for one answer.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    exchange: Arc<Exchange>,
+    watch: Arc<Watch>,
+    /// Present if anybody reads the log.
+    entry: Option<Entry>,
+    status: Option<StatusCode>,
+    /// Bytes of body that were handed to the connection.
+    sent: u64,
+    /// Bytes of body that are owed, if that is known.
+    owed: Option<u64>,
+    /// The body said that it had ended.
+    ended: bool,
+    waits_for_us: bool,
+}
+
+impl Ticket {
+    /// Takes out the duty for a request that the watch has been told of.
+    pub(super) fn new(exchange: Arc<Exchange>, watch: Arc<Watch>, entry: Option<Entry>) -> Self {
+        Self { exchange, watch, entry, status: None, sent: 0, owed: None, ended: false, waits_for_us: true }
+    }
+
+    /// Hands the duty on to the body of the answer.
+    pub(super) fn attach<B>(mut self, response: Response<B>) -> Response<Tracked<B>> {
+        self.status = Some(response.status());
+        self.owed = if self.exchange.is_head() || response.status() == StatusCode::NOT_MODIFIED {
+            Some(0)
+        } else {
+            let length = response.headers().get(CONTENT_LENGTH);
+            length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok())
+        };
+        response.map(|body| Tracked { body, ticket: self })
+    }
+
+    fn set_waits_for_us(&mut self, does: bool) {
+        if self.waits_for_us != does {
+            self.waits_for_us = does;
+            self.watch.waits_for_us(does);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.set_waits_for_us(false);
+        self.watch.ended();
+        let account = self.exchange.account.get();
+        if let Some(meters) = account.and_then(|account| account.meters.as_ref()) {
+            meters.sent(self.sent);
+        }
+        if let Some(entry) = self.entry.take() {
+            let whole = self.ended || self.owed == Some(self.sent);
+            entry.write(&self.exchange, account, self.status, self.sent, whole);
+        }
+    }
+}
+
+/// A body that is accounted for.
+#[derive(Debug)]
+pub(super) struct Tracked<B> {
+    body: B,
+    ticket: Ticket,
+}
+
+impl<B> http_body::Body for Tracked<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let ticket = &mut self.ticket;
+        ticket.set_waits_for_us(polled.is_pending());
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                ticket.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(None) => ticket.ended = true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,239 @@
+//! The server as a whole: its sockets from bind to drain.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::accept::{Door, accept};
+use super::app::{App, Application};
+use super::health::Lifecycle;
+use super::limits::{Limits, raise_open_files};
+use super::log::Journal;
+use super::meters::ServerMeters;
+use super::service::edge;
+use super::tls::{Tls, TlsError, TlsFiles};
+
+/// How often an HTTP/2 client is asked whether it still lives, and how long it has to answer.
+const PING: (std::time::Duration, std::time::Duration) =
+    (std::time::Duration::from_secs(30), std::time::Duration::from_secs(20));
+
+/// The most bytes that are buffered for one HTTP/2 answer.
+const STREAM_BUFFER: usize = 128 * 1024;
+
+/// Where and how to serve.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Addresses for plain HTTP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses for HTTPS; need [`Self::tls`].
+    pub listen_tls: Vec<SocketAddr>,
+    /// Certificate and key.
+    pub tls: Option<TlsFiles>,
+    /// Authorities by which clients may call this server in absolute-form targets, such as that of the
+    /// public URL: `packages.example.org` or `packages.example.org:7443`.
+    pub authorities: Vec<String>,
+    /// What this instance calls itself in `Via` and in front of request ids. One word.
+    pub instance: String,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Why a server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There are addresses for HTTPS but neither certificate nor key.
+    #[error("an address for https needs a certificate and a key")]
+    NoCertificate,
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What connections are told, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// Go on.
+    Serve,
+    /// Finish what is under way.
+    Drain,
+    /// End now.
+    Cut,
+}
+
+/// What all connections of a server have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// See [`Settings`].
+    pub(super) instance: String,
+    /// See [`Settings`].
+    pub(super) authorities: Vec<String>,
+    /// See [`Settings`].
+    pub(super) limits: Limits,
+    /// One permit for each connection that may be open.
+    pub(super) slots: Arc<Semaphore>,
+    /// How hyper treats connections.
+    pub(super) http: auto::Builder<TokioExecutor>,
+    /// Counters.
+    pub(super) meters: ServerMeters,
+    /// The access log.
+    pub(super) journal: Journal,
+    /// What connections are told.
+    pub(super) orders: watch::Sender<Order>,
+}
+
+/// A server that owns its listening sockets. They take connections from [`Self::run`] on; until then
+/// these wait in the kernel.
+#[derive(Debug)]
+pub struct Server<A = App> {
+    doors: Vec<Door>,
+    tls: Option<Arc<Tls>>,
+    slots: usize,
+    shared: Arc<Shared>,
+    lifecycle: Arc<Lifecycle>,
+    application: Arc<A>,
+}
+
+/// Re-reads certificate and key of a running server.
+#[derive(Debug, Clone)]
+pub struct TlsReload(Option<Arc<Tls>>);
+
+impl TlsReload {
+    /// Uses what is in the files now for new connections. Does nothing without TLS. Blocks on two
+    /// small files.
+    ///
+    /// # Errors
+    /// If the files cannot be used; then the old ones stay in use.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.0.as_ref().map_or(Ok(()), |tls| tls.reload())
+    }
+}
+
+impl Server {
+    /// Binds the addresses, reads the certificate and raises the limit of open files. Must be called
+    /// within a runtime; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`ServerError`]: nothing is listening then.
+    pub async fn bind(settings: Settings, app: Arc<App>) -> Result<Self, ServerError> {
+        let lifecycle = Arc::clone(&app.lifecycle);
+        Self::with(settings, app, lifecycle).await
+    }
+}
+
+#[expect(private_bounds, reason = "outside this module there is one application")]
+impl<A: Application> Server<A> {
+    /// Like [`Server::bind`], for any application.
+    pub(super) async fn with(
+        settings: Settings,
+        application: Arc<A>,
+        lifecycle: Arc<Lifecycle>,
+    ) -> Result<Self, ServerError> {
+        let tls = settings.tls.map(Tls::load).transpose()?.map(Arc::new);
+        let mut doors = Vec::new();
+        for &address in &settings.listen {
+            doors.push(Door { listener: bind(address).await?, tls: None });
+        }
+        for &address in &settings.listen_tls {
+            let tls = tls.clone().ok_or(ServerError::NoCertificate)?;
+            doors.push(Door { listener: bind(address).await?, tls: Some(tls) });
+        }
+
+        let slots = settings.limits.connections_with(raise_open_files());
+        let shared = Arc::new(Shared {
+            slots: Arc::new(Semaphore::new(slots)),
+            http: http(&settings.limits),
+            meters: ServerMeters::new(),
+            journal: Journal::new(&settings.instance),
+            orders: watch::Sender::new(Order::Serve),
+            instance: settings.instance,
+            authorities: settings.authorities,
+            limits: settings.limits,
+        });
+        Ok(Self { doors, tls, slots, shared, lifecycle, application })
+    }
+
+    /// The addresses that are listened on, plain ones first, each kind in the order of the settings.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.doors.iter().filter_map(|door| door.listener.local_addr().ok()).collect()
+    }
+
+    /// A handle that re-reads certificate and key.
+    pub fn tls_reload(&self) -> TlsReload {
+        TlsReload(self.tls.clone())
+    }
+
+    /// Serves until asked to stop.
+    ///
+    /// The first item of `stops` begins the drain: the listening sockets are closed at once, idle
+    /// connections end, `/-/ready` says 503, and answers under way have
+    /// [`Limits::drain_timeout`] to end. The second item, or the end of that time, cuts what is left.
+    /// If the stream ends first, the server runs for ever.
+    ///
+    /// Dropping the future closes the listening sockets and leaves open connections to themselves.
+    pub async fn run(self, stops: impl Stream<Item = ()>) {
+        let Self { doors, slots, shared, lifecycle, application, .. } = self;
+        let mut stops = pin!(stops.chain(futures_util::stream::pending()));
+        let edge = edge(application, Arc::clone(&shared));
+
+        let mut accepting = JoinSet::new();
+        for door in doors {
+            accepting.spawn(accept(door, Arc::clone(&shared), edge.clone()));
+        }
+        stops.next().await;
+
+        tracing::info!("stopping: no new connections, answers under way may end");
+        lifecycle.set_draining();
+        shared.orders.send_replace(Order::Drain);
+        // Each task gives its listener up as soon as it is told.
+        while accepting.join_next().await.is_some() {}
+
+        let all = u32::try_from(slots).unwrap_or(u32::MAX);
+        let empty = shared.slots.acquire_many(all);
+        let mut empty = pin!(empty);
+        tokio::select! {
+            _ = &mut empty => return,
+            _ = stops.next() => {}
+            () = tokio::time::sleep(shared.limits.drain_timeout) => {}
+        }
+        tracing::warn!(open = slots - shared.slots.available_permits(), "cutting connections");
+        shared.orders.send_replace(Order::Cut);
+        // Connections never block on anything but their own poll; this ends at once.
+        let _ = empty.await;
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Head and idle times are the vigil's (see `watch`); hyper's own timer would also end idle
+    // connections. 100 header fields is hyper's default. The buffer also bounds what waits for a slow
+    // client beside the frame that is being sent.
+    builder.http1().header_read_timeout(None).max_buf_size(limits.head_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(STREAM_BUFFER);
+    builder
+}

@@ -1,0 +1,143 @@
+//! Between hyper and the application: the requests of one connection.
+//!
+//! Each is looked over, ticketed and handed to one catch-all warp filter. The head travels as one
+//! shared [`Exchange`] in the request's extensions, so that no filter clones a header map; the body
+//! is dropped unread, for nothing here takes one, and hyper then closes a connection on which more of
+//! it is still to come. A panic in a handler is that client's 500 and nobody else's.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, ready};
+use http::header::{ALLOW, CONNECTION};
+use http::{HeaderValue, Request, Response as HttpResponse, StatusCode, Version};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use warp::Filter as _;
+
+use super::answer::{self, Response, ResponseBody};
+use super::app::{Answering, Application, broken};
+use super::check::{Fault, Own, check};
+use super::exchange::{Account, Exchange, Ticket, Tracked};
+use super::health;
+use super::listen::Shared;
+use super::watch::Watch;
+
+/// The application as a service. One for the whole server; each connection has a clone.
+pub(super) trait Edge:
+    Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Edge for S where
+    S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Puts the application behind one warp filter.
+pub(super) fn edge<A: Application>(application: Arc<A>, shared: Arc<Shared>) -> impl Edge {
+    let filter = warp::ext::get::<Arc<Exchange>>()
+        .then(move |exchange| answer(Arc::clone(&application), Arc::clone(&shared), exchange));
+    TowerToHyperService::new(warp::service(filter))
+}
+
+/// Answers, whatever happens.
+fn answer<A: Application>(
+    application: Arc<A>,
+    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
+) -> impl Future<Output = Response> + Send {
+    // Nothing that is shared between requests is left half changed by a handler that unwinds: the
+    // engine's fills are tasks of their own, and its maps are changed in one step.
+    let own = Arc::clone(&exchange);
+    match catch_unwind(AssertUnwindSafe(|| application.answer(own))) {
+        Ok(Answering::Now(response)) => Either::Left(ready(response)),
+        Ok(Answering::Later(later)) => {
+            Either::Right(AssertUnwindSafe(later).catch_unwind().map(move |outcome| {
+                outcome.unwrap_or_else(|_| {
+                    shared.meters.panics.increment(1);
+                    broken(&exchange)
+                })
+            }))
+        }
+        Err(_) => {
+            shared.meters.panics.increment(1);
+            Either::Left(ready(broken(&exchange)))
+        }
+    }
+}
+
+/// What the requests of one connection have in common.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The client's address.
+    pub(super) peer: SocketAddr,
+    /// The address it connected to.
+    pub(super) local: SocketAddr,
+    /// Whether it came over TLS.
+    pub(super) tls: bool,
+    /// Its marks.
+    pub(super) watch: Arc<Watch>,
+    /// The server.
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Answers one request of a connection.
+pub(super) fn respond<S: Edge>(
+    line: &Line,
+    edge: &S,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<HttpResponse<Tracked<ResponseBody>>, Infallible>> + Send + use<S> {
+    let (head, _) = request.into_parts();
+    let version = head.version;
+    line.watch.began(version == Version::HTTP_2);
+    let shared = Arc::clone(&line.shared);
+    let checked = check(
+        &head,
+        Own {
+            instance: &shared.instance,
+            authorities: &shared.authorities,
+            local: line.local,
+            default_port: if line.tls { 443 } else { 80 },
+        },
+    );
+    let survey = checked.unwrap_or_default();
+    let exchange = Arc::new(Exchange::new(head, survey, line.peer));
+    let ticket = Ticket::new(Arc::clone(&exchange), Arc::clone(&line.watch), shared.journal.begin());
+    let answered = match checked {
+        Ok(_) => {
+            let mut request = Request::new(Empty::new());
+            request.extensions_mut().insert(exchange);
+            Either::Left(edge.call(request))
+        }
+        Err(fault) => Either::Right(ready(Ok(refuse(&exchange, fault, version)))),
+    };
+    answered.map(move |answered| {
+        answered.map(|response| {
+            shared.meters.answered(response.status());
+            ticket.attach(response)
+        })
+    })
+}
+
+/// Words a fault. What follows on the connection cannot be trusted to be what it seems.
+fn refuse(exchange: &Exchange, fault: Fault, version: Version) -> Response {
+    exchange.settle(Account { outcome: "refused", meters: None });
+    let mut reply = health::text(fault.status, fault.why);
+    if fault.status == StatusCode::METHOD_NOT_ALLOWED {
+        reply.headers.push((ALLOW, HeaderValue::from_static("GET, HEAD")));
+    }
+    if version < Version::HTTP_2 {
+        reply.headers.push((CONNECTION, HeaderValue::from_static("close")));
+    }
+    answer::reply(exchange.is_head(), reply)
+}
