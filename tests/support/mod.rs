@@ -15,9 +15,11 @@
 
 mod origin;
 mod protection;
+mod repoxy;
 mod script;
 mod wire;
 
 pub use origin::{Blob, Manifest, Origin, Seen};
 pub use protection::Protection;
+pub use repoxy::{Got, Repoxy, proxy};
 pub use script::{Gate, Script};

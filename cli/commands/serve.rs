@@ -1,0 +1,231 @@
+//! `repoxy serve`: puts the parts together and keeps them company until it is told to stop.
+//!
+//! The order matters at both ends. Store and index first, then the engine, then the sockets, so that
+//! nothing is accepted that cannot be answered; at the end the server drains, then last uses are
+//! flushed, then the index's writer stops. A kill at any point leaves what `docs/layout.md` allows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use repoxy::cache::{Cache, Parts};
+use repoxy::config::{self, Config, Proxy, SecretFrom};
+use repoxy::index::{Handle, Notice, Options, Writer};
+use repoxy::maintain::{self, NoProgress};
+use repoxy::model::{ProxyId, SystemClock};
+use repoxy::protocol;
+use repoxy::server::{App, Lifecycle, Server, Settings, TlsFiles, TlsReload, stop_signals};
+use repoxy::store::Store;
+use repoxy::upstream::{self, SecretSource, Upstream};
+
+use crate::args::{Global, ServeArgs};
+use crate::exit::{CliError, Exit};
+use crate::{logging, settings};
+
+/// How often the index is looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// The most reading connections to the index, one for each worker thread.
+const MAX_READERS: u32 = 16;
+/// How often last uses are flushed, in ticks.
+const FLUSH_EVERY: u32 = 5;
+/// How long to wait before a rebuild that failed is tried again.
+const REBUILD_AGAIN: Duration = Duration::from_secs(30);
+
+/// Runs the server to its end.
+pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliError> {
+    let mut config = settings::load(global)?;
+    if !args.listen.is_empty() {
+        config.listen.clone_from(&args.listen);
+    }
+    let format = args.log_format.map_or(config.log.format, Into::into);
+    logging::of_server(format, args.log_level.unwrap_or(config.log.level));
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Writing beyond a limit on file sizes must be an error, not the end: the handler stays.
+    let _oversize = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+    let metrics = PrometheusBuilder::new().install_recorder()?;
+
+    let instance = ulid::Ulid::new().to_string().to_lowercase();
+    let store = Arc::new(Store::create(&config.root).await?);
+    let kept = Kept::open(&config, Arc::clone(&store))?;
+    let cache = Arc::new(Cache::new(Parts {
+        store,
+        index: Arc::clone(&kept.index),
+        writer: kept.writer.clone(),
+        upstreams: upstreams(&config, &instance)?,
+        proxies: config.facts(),
+        clock: Arc::new(SystemClock),
+        hot_bytes: config.hot_bytes,
+    }));
+    let lifecycle = Arc::new(Lifecycle::default());
+    let app = Arc::new(App {
+        cache: Arc::clone(&cache),
+        protocols: protocol::ALL,
+        proxies: config.facts(),
+        metrics: metrics.clone(),
+        lifecycle: Arc::clone(&lifecycle),
+    });
+    let server = Server::bind(server_settings(&config, &instance), app).await?;
+    let stops = stop_signals().map_err(CliError::Runtime)?;
+    announce(&server, &config);
+    let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics));
+    let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
+    lifecycle.set_ready();
+    server.run(stops).await;
+    upkeep.abort();
+    reload.abort();
+    cache.flush_uses().await;
+    kept.writer.stop().await;
+    Ok(Exit::Done)
+}
+
+/// Says where clients find the server.
+fn announce(server: &Server, config: &Config) {
+    for address in server.local_addrs() {
+        let tls = config.tls.as_ref().is_some_and(|tls| tls.listen.contains(&address));
+        let scheme = if tls { "https" } else { "http" };
+        tracing::info!(root = config.root, "listening on {scheme}://{address}");
+    }
+}
+
+fn server_settings(config: &Config, instance: &str) -> Settings {
+    let own = config.public_url.iter().filter_map(|url| {
+        let host = url.host_str()?;
+        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    });
+    Settings {
+        listen: config.listen.clone(),
+        listen_tls: config.tls.iter().flat_map(|tls| tls.listen.clone()).collect(),
+        tls: config.tls.as_ref().map(|tls| TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone() }),
+        authorities: own.collect(),
+        instance: format!("repoxy-{instance}"),
+        ..Settings::default()
+    }
+}
+
+fn upstreams(config: &Config, instance: &str) -> Result<HashMap<ProxyId, Upstream>, CliError> {
+    let mut upstreams = HashMap::new();
+    for proxy in &config.proxies {
+        let upstream = Upstream::new(upstream_settings(proxy, instance))
+            .map_err(|source| CliError::Upstream { proxy: proxy.id.clone(), source })?;
+        upstreams.insert(proxy.id.clone(), upstream);
+    }
+    Ok(upstreams)
+}
+
+fn upstream_settings(proxy: &Proxy, instance: &str) -> upstream::Settings {
+    let defaults = upstream::Limits::default();
+    upstream::Settings {
+        proxy: proxy.id.to_string(),
+        bases: proxy.upstreams.clone(),
+        credentials: proxy.credentials.as_ref().map_or(upstream::Credentials::None, credentials),
+        allowed_hosts: proxy.allowed_hosts.clone(),
+        ca_files: proxy.ca_files.clone(),
+        instance: instance.to_owned(),
+        limits: upstream::Limits {
+            connect: proxy.limits.connect_timeout.unwrap_or(defaults.connect),
+            idle: proxy.limits.idle_timeout.unwrap_or(defaults.idle),
+            in_flight: proxy.limits.max_connections.unwrap_or(defaults.in_flight),
+            ..defaults
+        },
+    }
+}
+
+fn credentials(credentials: &config::Credentials) -> upstream::Credentials {
+    use config::Credentials;
+    let secret = |secret: &config::Secret, from: &SecretFrom| match from {
+        // Read again on every reload.
+        SecretFrom::File(path) => SecretSource::File(path.clone()),
+        SecretFrom::Inline | SecretFrom::Variable(_) => SecretSource::Value(secret.reveal().into()),
+    };
+    match credentials {
+        Credentials::Password { username, password, from } => {
+            upstream::Credentials::Basic { username: username.clone(), password: secret(password, from) }
+        }
+        Credentials::Token { token, from } => upstream::Credentials::Bearer(secret(token, from)),
+        Credentials::DockerConfig(path) => upstream::Credentials::Docker { path: path.clone() },
+    }
+}
+
+/// SIGHUP: credentials and certificates are read again; what cannot be read stays as it was.
+async fn reload_on_hangup(cache: Arc<Cache>, tls: TlsReload) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        let (cache, tls) = (Arc::clone(&cache), tls.clone());
+        let reloaded = spawn_blocking(move || {
+            cache.reload();
+            if let Err(error) = tls.reload() {
+                tracing::error!(error = &error as &dyn std::error::Error, "the certificate stays as it was");
+            }
+        });
+        if reloaded.await.is_ok() {
+            tracing::info!("credentials and certificates were read again");
+        }
+    }
+}
+
+/// What a running server looks after beside requests.
+#[derive(Debug, Clone)]
+struct Kept {
+    store: Arc<Store>,
+    index: Arc<Handle>,
+    writer: Writer,
+}
+
+impl Kept {
+    fn open(config: &Config, store: Arc<Store>) -> Result<Self, CliError> {
+        let readers = std::thread::available_parallelism().map_or(2, |count| {
+            u32::try_from(count.get()).map_or(MAX_READERS, |count| count.min(MAX_READERS))
+        });
+        let options = Options { readers, ..Options::default() };
+        let index = Arc::new(Handle::open(config.index.clone(), options));
+        let writer = Writer::start(Arc::clone(&index)).map_err(CliError::Runtime)?;
+        Ok(Self { store, index, writer })
+    }
+
+    /// Once a second: notices what has become of the index, rebuilds it if it has to be, and flushes
+    /// last uses.
+    async fn tend(self, cache: Arc<Cache>, metrics: PrometheusHandle) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rebuilding = self.rebuild_if_needed();
+        for tick in 0_u32.. {
+            ticks.tick().await;
+            match self.index.tick() {
+                Notice::Changed | Notice::Rebuild => cache.drop_ready(),
+                Notice::Nothing | Notice::Away => {}
+            }
+            if rebuilding.as_ref().is_none_or(JoinHandle::is_finished) {
+                rebuilding = self.rebuild_if_needed();
+            }
+            if tick % FLUSH_EVERY == 0 {
+                cache.flush_uses().await;
+                metrics.run_upkeep();
+            }
+        }
+    }
+
+    /// Starts a rebuild if the index is there and does not know everything.
+    fn rebuild_if_needed(&self) -> Option<JoinHandle<()>> {
+        let index = self.index.get().filter(|index| !index.is_complete())?;
+        let store = Arc::clone(&self.store);
+        Some(tokio::spawn(async move {
+            match maintain::reindex(&store, &index, settings::RULES, &NoProgress).await {
+                Ok(rebuilt) => tracing::info!(refs = rebuilt.refs, "the index was rebuilt"),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the index could not be rebuilt, the files answer"
+                    );
+                    sleep(REBUILD_AGAIN).await;
+                }
+            }
+        }))
+    }
+}

@@ -1,0 +1,57 @@
+//! The command line of repoxy: reads arguments, runs one command, says how it ended.
+//!
+//! It knows every module of the library but not SQL, paths of the store or protocols' grammars.
+//! `output` alone prints, `exit` alone knows exit codes, `settings` alone opens things.
+
+mod args;
+mod commands;
+mod exit;
+mod logging;
+mod names;
+mod output;
+mod progress;
+#[cfg(test)]
+mod reference;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::exit::{CliError, Exit};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return output::usage(&usage).into(),
+    };
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            output::error(&error);
+            error.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let ended = runtime.block_on(async {
+        match cli.command {
+            // The server ends by itself when it is told to, after it has drained.
+            Command::Serve(args) => commands::serve::run(&cli.global, &args).await,
+            command => {
+                logging::of_command(&cli.global);
+                tokio::select! {
+                    ended = commands::run(&cli.global, command) => ended,
+                    _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+                }
+            }
+        }
+    });
+    // Whatever still runs on a blocking thread may be cut off anywhere, like by a kill.
+    runtime.shutdown_background();
+    ended
+}

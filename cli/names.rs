@@ -1,0 +1,93 @@
+//! What an operator may call a ref: its whole key, or a container image as a client would name it.
+//!
+//! The dialect itself says where an image is kept; this only tries the names that could be meant.
+
+use http::{HeaderMap, Method};
+
+use repoxy::model::{ArtifactType, ProxyTable, RefKey};
+use repoxy::protocol::oci::Oci;
+use repoxy::protocol::{Head, Protocol as _, Route};
+
+/// The tag that is meant if none is named.
+const LATEST: &str = "latest";
+
+/// The keys that a name could mean, the likeliest first, each once.
+pub(crate) fn candidates(name: &str, proxies: &ProxyTable) -> Vec<RefKey> {
+    let mut keys: Vec<RefKey> = name.parse().ok().into_iter().collect();
+    let (repository, reference) = split(name);
+    let mut repositories = vec![repository.to_owned()];
+    if let Some((host, rest)) = repository.split_once('/')
+        && let Some(proxy) = proxies.serving(ArtifactType::Container, host)
+    {
+        repositories.push(format!("{}/{rest}", proxy.id.name));
+    }
+    let of_containers = proxies.iter().filter(|proxy| proxy.id.artifact_type == ArtifactType::Container);
+    repositories.extend(of_containers.map(|proxy| format!("{}/{repository}", proxy.id.name)));
+    for repository in repositories {
+        for endpoint in ["manifests", "blobs"] {
+            let path = format!("/v2/{repository}/{endpoint}/{reference}");
+            let head = Head { method: &Method::GET, path: &path, query: None, headers: &HeaderMap::new() };
+            if let Ok(Route::Fetch(fetch)) = Oci.route(&head, proxies)
+                && !keys.contains(&fetch.resource.key)
+            {
+                keys.push(fetch.resource.key);
+            }
+        }
+    }
+    keys
+}
+
+/// Repository, and tag or digest.
+fn split(name: &str) -> (&str, &str) {
+    if let Some((repository, digest)) = name.split_once('@') {
+        // `name:tag@digest` is as good as `name@digest`.
+        return (split(repository).0, digest);
+    }
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, LATEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use repoxy::model::{ProxyFacts, ProxyId};
+
+    use super::*;
+
+    fn table() -> ProxyTable {
+        let proxy = |name: &str, namespace: &str, default| ProxyFacts {
+            id: ProxyId { artifact_type: ArtifactType::Container, name: name.parse().expect("valid") },
+            namespaces: vec![namespace.to_owned()],
+            default,
+            ttl: None,
+        };
+        ProxyTable::new(vec![proxy("hub", "docker.io", true), proxy("ghcr", "ghcr.io", false)])
+    }
+
+    #[test]
+    fn every_way_to_name_an_image_leads_to_its_ref() {
+        let alpine = "container/hub/refs/library/alpine/tags/3.20";
+        for name in
+            [alpine, "hub/library/alpine:3.20", "library/alpine:3.20", "docker.io/library/alpine:3.20"]
+        {
+            let keys = candidates(name, &table());
+            assert!(keys.iter().any(|key| key.to_string() == alpine), "{name}: {keys:?}");
+        }
+        let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let manifest = format!("container/ghcr/refs/org/app/manifests/sha256/{digest}");
+        for name in [format!("ghcr/org/app@sha256:{digest}"), format!("ghcr.io/org/app:1@sha256:{digest}")] {
+            let keys = candidates(&name, &table());
+            assert!(keys.iter().any(|key| key.to_string() == manifest), "{name}: {keys:?}");
+        }
+        let latest = candidates("ghcr/org/app", &table());
+        assert!(latest.iter().any(|key| key.to_string().ends_with("org/app/tags/latest")), "{latest:?}");
+    }
+
+    #[test]
+    fn what_can_be_no_name_leads_nowhere() {
+        for name in ["", "/", "a b", "..", "hub/UPPER:x"] {
+            assert_eq!(candidates(name, &table()), [], "{name}");
+        }
+    }
+}

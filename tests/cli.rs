@@ -1,0 +1,194 @@
+//! The program as an operator runs it: what it prints where, and how it ends.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use repoxy::model::Digest;
+
+/// Runs the program on a store, apart from whatever configuration this machine has.
+fn repoxy(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("it runs")
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_repoxy"));
+    command.args(args).current_dir(dir).env_clear().env("HOME", dir).stdin(Stdio::null());
+    command
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).expect("text")
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).expect("text")
+}
+
+/// A store as somebody might make it by hand: a tag, its manifest, and a blob that nobody needs.
+fn store(dir: &Path) {
+    let blob = |bytes: &str| {
+        let hex = Digest::of(bytes.as_bytes()).hex();
+        let folder = dir.join(format!("root/type/container/blobs/sha256/{}/{}", &hex[..2], &hex[2..4]));
+        fs::create_dir_all(&folder).expect("made");
+        fs::write(folder.join(hex), bytes).expect("written");
+    };
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":6}},"layers":[]}}"#,
+        Digest::of(b"config")
+    );
+    blob(&manifest);
+    blob("config");
+    blob("nobody needs this");
+    let tags = dir.join("root/type/container/proxies/hub/refs/library/alpine/tags");
+    fs::create_dir_all(&tags).expect("made");
+    let tag = format!(
+        r#"{{"kind":"container.tag","targetDigest":"{}","mediaType":"application/vnd.oci.image.manifest.v1+json","size":{},"upstream":"registry-1.docker.io","fetchedAt":"2025-11-09T12:34:56Z","ttlSeconds":604800}}"#,
+        Digest::of(manifest.as_bytes()),
+        manifest.len(),
+    );
+    fs::write(tags.join("3.20.json"), tag).expect("written");
+}
+
+#[test]
+fn root_and_config_are_taken_before_and_after_every_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    fs::write(dir.path().join("my.toml"), "root = \"root\"\n").expect("written");
+    for args in [
+        &["--root", "root", "ls", "proxies", "--json"][..],
+        &["ls", "--root", "root", "proxies", "--json"],
+        &["ls", "proxies", "--json", "--root", "root"],
+        &["--config", "my.toml", "ls", "proxies", "--json"],
+        &["ls", "proxies", "--json", "--config", "my.toml"],
+    ] {
+        let output = repoxy(dir.path(), args);
+        assert!(stdout(&output).contains(r#""proxy":"hub","refs":1"#), "{args:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn each_way_to_fail_has_its_code_and_says_what_to_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    for (args, code, says) in [
+        (&["gc", "--root", "nowhere"][..], 10, "error: there is no repoxy store"),
+        (&["gc", "--root", "root", "--grace", "soon"], 2, "`soon` is not a duration"),
+        (&["nonsense"], 2, "error: unrecognized subcommand"),
+        (&["ls", "refs", "--config", "nowhere.toml"], 2, "error: "),
+        (&["show", "--root", "root", "no/such:tag"], 1, "hint: `repoxy ls refs`"),
+        (&["gc", "--root", "root", "--grace", "0s", "--max-bytes", "0"], 3, "hint: if that is meant"),
+    ] {
+        let output = repoxy(dir.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_image_is_shown_by_any_of_its_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    for name in [
+        "hub/library/alpine:3.20",
+        "library/alpine:3.20",
+        "alpine:3.20",
+        "docker.io/library/alpine:3.20",
+        "container/hub/refs/library/alpine/tags/3.20",
+    ] {
+        let output = repoxy(dir.path(), &["show", name, "--json", "--root", "root"]);
+        let shown = stdout(&output);
+        assert!(shown.starts_with(r#"{"ref":"container/hub/refs/library/alpine/tags/3.20""#), "{output:?}");
+        assert!(shown.contains(r#""target":"live""#), "{shown}");
+    }
+}
+
+#[test]
+fn gc_takes_what_its_dry_run_said_and_the_second_run_removes_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let gc = |args: &[&str]| {
+        let output =
+            repoxy(dir.path(), &[&["gc", "--root", "root", "--grace", "0s", "--json"], args].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let mut lines = stdout(&output).lines().map(str::to_owned).collect::<Vec<_>>();
+        let summary = lines.pop().expect("a summary");
+        assert!(summary.starts_with(r#"{"event":"summary""#), "{summary}");
+        lines
+    };
+    let planned = gc(&["--dry-run"]);
+    let digest = Digest::of(b"nobody needs this");
+    assert_eq!(
+        planned,
+        [format!(r#"{{"event":"condemn","type":"container","digest":"{digest}","size":17}}"#)]
+    );
+    assert_eq!(gc(&["--dry-run"]), planned);
+    assert_eq!(gc(&[]), planned);
+    let second = gc(&[]);
+    assert!(second.len() == 1 && second[0].starts_with(r#"{"event":"reap""#), "{second:?}");
+    assert_eq!(gc(&[]), Vec::<String>::new());
+}
+
+#[test]
+fn fsck_ends_with_three_while_findings_remain_and_with_zero_when_they_are_mended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let tags = dir.path().join("root/type/container/proxies/hub/refs/library/alpine/tags");
+    fs::write(tags.join("bad.json"), "{").expect("written");
+    let fsck = |args: &[&str]| repoxy(dir.path(), &[&["fsck", "--root", "root"], args].concat());
+    for args in [&[][..], &["-q"], &["--json"], &["--repair", "--dry-run"]] {
+        let output = fsck(args);
+        assert_eq!(output.status.code(), Some(3), "{args:?}");
+        assert!(stdout(&output).contains("tags/bad.json"), "{args:?}: {output:?}");
+    }
+    let gc = repoxy(dir.path(), &["gc", "--root", "root"]);
+    assert_eq!(gc.status.code(), Some(1));
+    assert!(stderr(&gc).contains("tags/bad.json"), "{gc:?}");
+    assert_eq!(fsck(&["--repair"]).status.code(), Some(0));
+    let clean = fsck(&["-q", "--read-data"]);
+    assert_eq!((clean.status.code(), stdout(&clean), stderr(&clean)), (Some(0), "", ""));
+}
+
+#[test]
+fn a_list_is_the_same_from_files_from_the_index_and_from_one_that_was_lost_and_rebuilt() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let list = || stdout(&repoxy(dir.path(), &["ls", "refs", "--json", "--root", "root"])).to_owned();
+    let reindex = || assert_eq!(repoxy(dir.path(), &["reindex", "--root", "root"]).status.code(), Some(0));
+    let from_files = list();
+    assert_eq!(from_files.lines().count(), 1);
+    assert!(!dir.path().join("root/index").exists(), "a list makes no index");
+    reindex();
+    assert!(dir.path().join("root/index").exists());
+    assert_eq!(list(), from_files);
+    fs::remove_dir_all(dir.path().join("root/index")).expect("lost");
+    reindex();
+    assert_eq!(list(), from_files);
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    for args in [&["ls", "refs", "--root", "root"][..], &["fsck", "--root", "root"], &["gc", "--help"]] {
+        let mut child =
+            command(dir.path(), args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn a_success_is_one_line_and_quiet_none() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    for name in ["gc", "fsck", "reindex"] {
+        let output = repoxy(dir.path(), &[name, "--root", "root"]);
+        assert_eq!(stdout(&output).lines().count(), 1, "{output:?}");
+        assert!(stdout(&output).starts_with(&format!("{name}: ")), "{output:?}");
+        let quiet = repoxy(dir.path(), &[name, "--root", "root", "-q"]);
+        assert_eq!((stdout(&quiet), stderr(&quiet)), ("", ""), "{name}");
+    }
+}

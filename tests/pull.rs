@@ -1,0 +1,410 @@
+//! Pulls through the real binary from a scripted origin: what clients get, and what upstream is
+//! asked for it.
+
+pub mod support;
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use support::{Gate, Origin, Repoxy, proxy};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_fetched_once_and_then_served_with_upstream_gone() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 3, 200_000);
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    for round in 0..2 {
+        let manifest = repoxy.get("/v2/library/app/manifests/1.0").await;
+        assert_eq!(manifest.status, StatusCode::OK, "round {round}");
+        assert_eq!(manifest.bytes(), &image.bytes);
+        assert_eq!(manifest.header("content-type"), image.media_type);
+        assert_eq!(manifest.header("docker-content-digest"), image.digest.to_string());
+        for blob in &image.blobs {
+            let got = repoxy.get(&blob.path).await;
+            assert_eq!(got.bytes(), &blob.bytes);
+            assert_eq!(got.header("content-length"), blob.bytes.len().to_string());
+            assert_eq!(origin.count("GET", &blob.path), 1);
+        }
+        assert_eq!(origin.count("GET", &image.path), 1);
+        assert_eq!(origin.count("HEAD", "*"), 0, "nothing else is asked");
+    }
+    origin.stop().await;
+    assert_eq!(repoxy.get("/v2/library/app/manifests/1.0").await.bytes(), &image.bytes);
+    let digest = &image.digest;
+    let by_digest = repoxy.get(&format!("/v2/library/app/manifests/{digest}")).await;
+    assert_eq!(by_digest.bytes(), &image.bytes, "the tag vouches for its target");
+    assert_eq!(by_digest.header("content-type"), image.media_type);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_past_its_time_is_confirmed_by_head_and_fetched_only_when_it_moved() {
+    let origin = Origin::start().await;
+    let old = origin.image("library/app", "1.0", 1, 100);
+    let repoxy = Repoxy::before(&origin);
+    repoxy.get(&old.path).await;
+    let again = repoxy.get(&old.path).await;
+    assert_eq!(again.bytes(), &old.bytes);
+    assert_eq!((origin.count("HEAD", &old.path), origin.count("GET", &old.path)), (1, 1));
+    let new = origin.image("library/app", "1.0", 2, 100);
+    let moved = repoxy.get(&new.path).await;
+    assert_eq!(moved.bytes(), &new.bytes);
+    assert_eq!(moved.header("docker-content-digest"), new.digest.to_string());
+    assert_eq!((origin.count("HEAD", &old.path), origin.count("GET", &old.path)), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_served_by_digest_stays_when_its_tag_moves_on_and_upstream_is_gone() {
+    let origin = Origin::start().await;
+    let old = origin.image("library/app", "1.0", 1, 100);
+    let repoxy = Repoxy::before(&origin);
+    repoxy.get(&old.path).await;
+    repoxy.get(&old.by_digest).await;
+    let own = || repoxy.files("type/container/proxies/hub/refs/library/app/manifests").len();
+    while own() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let new = origin.image("library/app", "1.0", 1, 100);
+    assert_eq!(repoxy.get(&new.path).await.bytes(), &new.bytes);
+    origin.stop().await;
+    assert_eq!(repoxy.get(&old.by_digest).await.bytes(), &old.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_clients_of_one_cold_blob_cost_one_upstream_get() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 20 << 20);
+    let gate = Gate::closed();
+    origin.on(&blob.path).hold_after(1 << 20, &gate).always();
+    let repoxy = std::sync::Arc::new(Repoxy::before(&origin));
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            let (repoxy, path) = (std::sync::Arc::clone(&repoxy), blob.path.clone());
+            tokio::spawn(async move { repoxy.get(&path).await })
+        })
+        .collect();
+    origin.seen_at_least("GET", &blob.path, 1).await;
+    gate.open();
+    for client in clients {
+        assert_eq!(client.await.expect("no panic").bytes(), &blob.bytes);
+    }
+    assert_eq!(origin.count("GET", &blob.path), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_sees_the_first_bytes_before_upstream_has_sent_the_last() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 1 << 20);
+    let gate = Gate::closed();
+    origin.on(&blob.path).hold_after(200_000, &gate).once();
+    let repoxy = Repoxy::before(&origin);
+    let mut response = repoxy.open(Method::GET, &blob.path, &[]).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let first = response.chunk().await.expect("it flows").expect("some bytes");
+    assert_eq!(first, blob.bytes[..first.len()]);
+    gate.open();
+    let mut body = first.to_vec();
+    while let Some(bytes) = response.chunk().await.expect("it flows") {
+        body.extend_from_slice(&bytes);
+    }
+    assert_eq!(body, blob.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_ends_nothing() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 4 << 20);
+    let gate = Gate::closed();
+    origin.on(&blob.path).hold_after(1 << 20, &gate).once();
+    let repoxy = Repoxy::before(&origin);
+    let mut response = repoxy.open(Method::GET, &blob.path, &[]).await;
+    response.chunk().await.expect("it flows");
+    drop(response);
+    gate.open();
+    let got = repoxy.get(&blob.path).await;
+    assert_eq!(got.bytes(), &blob.bytes);
+    assert_eq!(origin.count("GET", &blob.path), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_transfer_goes_on_where_it_broke() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 3 << 20);
+    origin.on(&blob.path).cut_after(1 << 20).once();
+    origin.on(&blob.path).reset_after(1 << 20).once();
+    let repoxy = Repoxy::before(&origin);
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    let ranges: Vec<_> =
+        origin.seen("GET", &blob.path).iter().map(|seen| seen.header("range").is_some()).collect();
+    assert_eq!(ranges, [false, true, true], "each goes on with a Range");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_transfer_is_completed_even_if_upstream_ignores_ranges() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 3 << 20);
+    origin.on(&blob.path).cut_after(1 << 20).once();
+    origin.on(&blob.path).ignore_range().once();
+    let repoxy = Repoxy::before(&origin);
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    assert_eq!(origin.count("GET", &blob.path), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_cut_the_connection_and_leave_nothing() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 1 << 20);
+    origin.on(&blob.path).flip(500).once();
+    let repoxy = Repoxy::before(&origin);
+    let got = repoxy.get(&blob.path).await;
+    assert!(got.body.is_err(), "a wrong body must not end like a right one");
+    assert!(!repoxy.blob_file(&blob.digest.hex()).exists());
+    assert_eq!(repoxy.files("type/container/blobs"), [] as [std::path::PathBuf; 0]);
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes, "the next try is clean");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_whose_bytes_are_not_what_upstream_states_is_never_served() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 100);
+    origin.on(&image.path).flip(5).always();
+    let repoxy = Repoxy::before(&origin);
+    let got = repoxy.get(&image.path).await;
+    assert_eq!(got.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(origin.count("GET", &image.path), 2, "once more, then given up");
+    assert_eq!(repoxy.files("type/container/blobs"), [] as [std::path::PathBuf; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_a_cold_blob_comes_from_the_one_fill() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 2 << 20);
+    let repoxy = Repoxy::before(&origin);
+    let got = repoxy.request(Method::GET, &blob.path, &[("range", "bytes=1000000-1000099")]).await;
+    assert_eq!(got.status, StatusCode::PARTIAL_CONTENT);
+    assert_eq!(got.header("content-range"), format!("bytes 1000000-1000099/{}", 2 << 20));
+    assert_eq!(got.bytes(), &blob.bytes[1_000_000..1_000_100]);
+    let tail = repoxy.request(Method::GET, &blob.path, &[("range", "bytes=-10")]).await;
+    assert_eq!(tail.bytes(), &blob.bytes[(2 << 20) - 10..]);
+    assert_eq!(origin.count_range("GET", &blob.path, None), 1);
+    assert_eq!(origin.count("GET", &blob.path), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cached_tag_outlives_upstreams_failures_and_says_that_it_is_stale() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 100);
+    let repoxy = Repoxy::before(&origin);
+    repoxy.get(&image.path).await;
+    origin.on("/v2/*").rate_limited("120").always();
+    let stale = repoxy.get(&image.path).await;
+    assert_eq!(stale.bytes(), &image.bytes);
+    assert!(stale.header("cache-status").contains("detail="), "{}", stale.header("cache-status"));
+    origin.forget_scripts("/v2/*");
+    origin.stop().await;
+    assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_costs_a_cached_tag_little_and_only_once() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 100);
+    let repoxy = Repoxy::before(&origin);
+    repoxy.get(&image.path).await;
+    origin.on("/v2/*").hang().always();
+    for _ in 0..3 {
+        let got = tokio::time::timeout(Duration::from_secs(20), repoxy.get(&image.path)).await;
+        assert_eq!(got.expect("long before upstream's own limit").bytes(), &image.bytes);
+    }
+    assert_eq!(origin.count("HEAD", &image.path), 1, "one question is under way, not three");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_is_passed_on_and_never_turned_into_not_found() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 100);
+    origin.on("/v2/*").rate_limited("120").always();
+    let repoxy = Repoxy::before(&origin);
+    for path in [&image.path, &image.by_digest, &image.blobs[0].path] {
+        let got = repoxy.get(path).await;
+        assert_eq!(got.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+        assert_eq!(got.error_code(), "TOOMANYREQUESTS");
+        let wait: u64 = got.header("retry-after").parse().expect("seconds");
+        assert!((1..=120).contains(&wait), "{wait}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_lookups_of_a_missing_name_are_one_request() {
+    let origin = Origin::start().await;
+    origin.image("library/app", "1.0", 1, 100);
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    for _ in 0..20 {
+        let got = repoxy.get("/v2/library/app/manifests/2.0").await;
+        assert_eq!((got.status, got.error_code().as_str()), (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"));
+    }
+    assert_eq!(origin.count("*", "*") + origin.count("GET", "/v2/library/app/manifests/2.0"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_served_only_to_a_repository_that_upstream_lets_have_it() {
+    let origin = Origin::start().await;
+    let secret = origin.blob("private/app", 300_000);
+    let elsewhere = format!("/v2/public/app/blobs/{}", secret.digest);
+    let repoxy = Repoxy::before(&origin);
+    assert_eq!(repoxy.get(&secret.path).await.bytes(), &secret.bytes);
+    for method in [Method::GET, Method::HEAD] {
+        let got = repoxy.request(method, &elsewhere, &[("range", "bytes=0-9")]).await;
+        assert_eq!(got.status, StatusCode::NOT_FOUND);
+    }
+    // Once upstream has it there too, one HEAD is enough: its bytes are not fetched again.
+    let shared = origin.blob_of("public/other", secret.bytes.clone());
+    assert_eq!(repoxy.get(&shared.path).await.bytes(), &secret.bytes);
+    assert_eq!((origin.count("HEAD", &shared.path), origin.count("GET", &shared.path)), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn losing_the_index_costs_no_request() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 2, 100_000);
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    let paths: Vec<_> =
+        [&image.path].into_iter().chain(image.blobs.iter().map(|blob| &blob.path)).cloned().collect();
+    for path in &paths {
+        assert_eq!(repoxy.get(path).await.status, StatusCode::OK);
+    }
+    origin.stop().await;
+    let index = repoxy.root().join("index");
+    let rounds: [fn(&std::path::Path); 3] = [
+        |index| std::fs::remove_dir_all(index).expect("removable"),
+        |index| std::fs::write(index.join("index.db"), b"not a database at all").expect("writable"),
+        |_| {},
+    ];
+    for (round, damage) in rounds.into_iter().enumerate() {
+        if index.exists() {
+            damage(&index);
+        }
+        for path in &paths {
+            assert_eq!(repoxy.get(path).await.status, StatusCode::OK, "{path} in round {round}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_in_the_middle_of_twenty_pulls_leaves_a_clean_store() {
+    let origin = Origin::start().await;
+    let blobs: Vec<_> = (0..20).map(|_| origin.blob("library/app", 2 << 20)).collect();
+    let gate = Gate::closed();
+    origin.on("/v2/library/app/blobs/*").hold_after(1 << 20, &gate).always();
+    let mut repoxy = Repoxy::before(&origin);
+    let client = repoxy.client().clone();
+    let pulls: Vec<_> = blobs
+        .iter()
+        .map(|blob| {
+            let request = client.get(format!("{}{}", repoxy.url(), blob.path)).send();
+            tokio::spawn(async move { request.await.ok()?.bytes().await.ok() })
+        })
+        .collect();
+    origin.seen_at_least("GET", "/v2/library/app/blobs/*", 20).await;
+    repoxy.kill();
+    gate.open();
+    for (pull, blob) in pulls.into_iter().zip(&blobs) {
+        assert!(pull.await.expect("no panic").is_none_or(|bytes| bytes == blob.bytes));
+    }
+    repoxy.start();
+    let fsck = repoxy.run(&["fsck", "--read-data"]);
+    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stderr));
+    for blob in &blobs {
+        assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_are_listed_in_pages_whatever_upstream_makes_of_them() {
+    let origin = Origin::start().await;
+    for tag in ["b", "a", "d", "c"] {
+        origin.image("library/app", tag, 1, 10);
+    }
+    let repoxy = Repoxy::before(&origin);
+    let page = repoxy.get("/v2/hub/library/app/tags/list?n=2&last=a").await;
+    assert_eq!(page.status, StatusCode::OK);
+    let body: serde_json::Value = serde_json::from_slice(page.bytes()).expect("JSON");
+    assert_eq!(body["tags"], serde_json::json!(["b", "c"]));
+    assert_eq!(page.header("link"), "</v2/hub/library/app/tags/list?last=c&n=2>; rel=\"next\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_lists_what_is_cached() {
+    let origin = Origin::start().await;
+    let repoxy = Repoxy::before(&origin);
+    for name in ["b/x", "a/x"] {
+        repoxy.get(&origin.image(name, "1", 1, 10).path).await;
+    }
+    let body: serde_json::Value =
+        serde_json::from_slice(repoxy.get("/v2/_catalog").await.bytes()).expect("JSON");
+    assert_eq!(body["repositories"], serde_json::json!(["a/x", "b/x"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gc_beside_a_running_server_takes_what_nothing_names_and_nothing_else() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 2, 100_000);
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    for path in [&image.path].into_iter().chain(image.blobs.iter().map(|blob| &blob.path)) {
+        repoxy.get(path).await;
+    }
+    // Clients have all bytes a moment before the blob is durable and published.
+    let kept = 1 + image.blobs.len();
+    while repoxy.files("type/container/blobs").len() < kept {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stray = stray(&repoxy);
+    for round in 0..2 {
+        let gc = repoxy.run(&["gc", "--grace", "0s"]);
+        assert!(gc.status.success(), "round {round}: {}", String::from_utf8_lossy(&gc.stderr));
+    }
+    assert!(!stray.exists());
+    assert_eq!(repoxy.files("type/container/blobs").len(), kept);
+    assert_eq!(repoxy.files("type/container/trash"), [] as [std::path::PathBuf; 0]);
+    origin.stop().await;
+    for blob in &image.blobs {
+        assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    }
+}
+
+/// A blob that no ref names.
+fn stray(repoxy: &Repoxy) -> std::path::PathBuf {
+    let file = repoxy.blob_file(&repoxy::model::Digest::of(b"stray").hex());
+    std::fs::create_dir_all(file.parent().expect("a shard")).expect("writable");
+    std::fs::write(&file, b"stray").expect("writable");
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_written_by_hand_are_served_without_upstream() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 50_000);
+    origin.stop().await;
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    for (digest, bytes) in std::iter::once((image.digest, &image.bytes))
+        .chain(image.blobs.iter().map(|blob| (blob.digest, &blob.bytes)))
+    {
+        let file = repoxy.blob_file(&digest.hex());
+        std::fs::create_dir_all(file.parent().expect("a shard")).expect("writable");
+        std::fs::write(&file, bytes).expect("writable");
+    }
+    let tags = repoxy.root().join("type/container/proxies/hub/refs/library/app/tags");
+    std::fs::create_dir_all(&tags).expect("writable");
+    let json = format!(
+        r#"{{"kind":"container.tag","targetDigest":"{}","mediaType":"{}","size":{},"upstream":"registry-1.docker.io","fetchedAt":"2025-11-09T12:34:56Z","ttlSeconds":604800000}}"#,
+        image.digest,
+        image.media_type,
+        image.bytes.len()
+    );
+    std::fs::write(tags.join("1.0.json"), json).expect("writable");
+    for (path, bytes) in [(&image.path, &image.bytes), (&image.by_digest, &image.bytes)]
+        .into_iter()
+        .chain(image.blobs.iter().map(|blob| (&blob.path, &blob.bytes)))
+    {
+        assert_eq!(repoxy.get(path).await.bytes(), bytes, "{path}");
+    }
+}
