@@ -1,0 +1,162 @@
+//! `cargo bench --bench spine`: repoxy beside nginx and docker-registry, on this machine, in one run.
+//!
+//! Everything is made here from nothing: content, servers, upstream, load. The bytes are checked; the
+//! rounds of the servers are interleaved; ratios are between medians. `docs/performance.md` says how
+//! to read the table. Exit codes: 0 done, 1 failed (wrong bytes, no figures, a goal missed).
+
+#![expect(clippy::print_stdout, reason = "a benchmark's table is its output")]
+#![expect(clippy::print_stderr, reason = "progress goes beside it")]
+
+mod book;
+mod content;
+mod load;
+mod origin;
+mod peers;
+mod process;
+mod rows;
+mod transfer;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use book::Book;
+use content::{Content, MIB};
+use peers::Yard;
+use rows::{Bench, ROWS};
+
+/// A figure, or what went wrong.
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures repoxy beside nginx and docker-registry, and checks the bytes.
+#[derive(Debug, Parser)]
+#[command(name = "spine")]
+struct Options {
+    /// Run everything once and small, in at most three minutes; no figure is judged
+    #[arg(long)]
+    quick: bool,
+    /// Also write all samples to FILE
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Run one group of rows
+    #[arg(long, value_name = "NAME", value_parser = ROWS.map(|(name, _)| name))]
+    only: Option<String>,
+    /// Measure this binary instead of the one built with the benchmark
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_repoxy"))]
+    binary: PathBuf,
+    /// What cargo adds to the command line of every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How large and how long everything is.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    /// Rounds of every row.
+    pub(crate) rounds: usize,
+    /// How long each load of small answers runs.
+    pub(crate) load: Duration,
+    /// Tags asked for in turn.
+    pub(crate) tags: u64,
+    /// Bytes of each of the 40 layers of an image.
+    pub(crate) layer: u64,
+    /// Bytes of the middle blob.
+    pub(crate) hundred: u64,
+    /// Bytes of the large blob.
+    pub(crate) gib: u64,
+    /// Clients on one cold blob.
+    pub(crate) crowd: usize,
+    /// Clients on as many different cold blobs.
+    pub(crate) wide_clients: u64,
+    /// Bytes of each of these.
+    pub(crate) wide: u64,
+    /// Refs in the store for the row on starting.
+    pub(crate) refs: u64,
+}
+
+impl Scale {
+    const FULL: Self = Self {
+        rounds: 5,
+        load: Duration::from_secs(3),
+        tags: 1000,
+        layer: MIB,
+        hundred: 100 * MIB,
+        gib: 1024 * MIB,
+        crowd: 50,
+        wide_clients: 256,
+        wide: 100 * MIB,
+        refs: 100_000,
+    };
+    const QUICK: Self = Self {
+        rounds: 1,
+        load: Duration::from_millis(300),
+        tags: 50,
+        layer: MIB / 16,
+        hundred: 8 * MIB,
+        gib: 32 * MIB,
+        crowd: 50,
+        wide_clients: 8,
+        wide: 4 * MIB,
+        refs: 1000,
+    };
+}
+
+/// A directory that is gone when this is.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the rows and prints the table; false if a goal is missed.
+fn run(options: &Options) -> Outcome<bool> {
+    let scale = if options.quick { Scale::QUICK } else { Scale::FULL };
+    let judged = !options.quick;
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spine-{}", std::process::id()));
+    let scratch = Scratch(directory);
+    eprintln!("making the content");
+    let content =
+        Content::make(&scratch.0.join("content"), &scale).map_err(|error| format!("content: {error}"))?;
+    let yard = Yard::new(scratch.0.join("yard"), options.binary.clone());
+    let bench = Bench { content, yard, scale };
+    let mut book = Book::default();
+    for (name, row) in ROWS {
+        if options.only.as_deref().is_none_or(|only| only == name) {
+            eprintln!("measuring: {name}");
+            row(&bench, &mut book).map_err(|error| format!("{name}: {error}"))?;
+        }
+    }
+    println!("{}", book.table(judged));
+    if let Some(file) = &options.json {
+        fs::write(file, format!("{:#}\n", book.json(judged)))?;
+    }
+    let missing = book.without_figures();
+    if !missing.is_empty() {
+        return Err(format!("no figures for: {}", missing.join(", ")).into());
+    }
+    let (reached, missed) = book.count();
+    if judged {
+        println!("spine: {} measures, {reached} goals reached, {missed} missed", book.len());
+    } else {
+        println!("spine: {} measures, all bytes right, no figure judged", book.len());
+    }
+    Ok(!judged || missed == 0)
+}

@@ -1,0 +1,169 @@
+//! repoxy and those it is measured beside, each with the configuration its own manual recommends.
+
+use std::cell::Cell;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Outcome;
+use crate::process::{Server, free_address};
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Peer {
+    /// repoxy.
+    Repoxy,
+    /// nginx with the files on its own disk.
+    NginxStatic,
+    /// nginx with `proxy_cache`.
+    NginxCache,
+    /// docker-registry: with the files in its own storage, or where upstream matters as a cache.
+    Registry,
+    /// No server in between: the client asks upstream.
+    Direct,
+}
+
+impl Peer {
+    /// All, in the order of the table's columns.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Repoxy, Self::NginxStatic, Self::NginxCache, Self::Registry, Self::Direct];
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Repoxy => "repoxy",
+            Self::NginxStatic => "nginx static",
+            Self::NginxCache => "nginx cache",
+            Self::Registry => "docker-registry",
+            Self::Direct => "direct",
+        })
+    }
+}
+
+/// A place to start servers: each gets a fresh directory in it.
+#[derive(Debug)]
+pub(crate) struct Yard {
+    directory: PathBuf,
+    /// The repoxy that is measured.
+    pub(crate) binary: PathBuf,
+    started: Cell<u32>,
+}
+
+impl Yard {
+    /// A yard below `directory`.
+    pub(crate) fn new(directory: PathBuf, binary: PathBuf) -> Self {
+        Self { directory, binary, started: Cell::new(0) }
+    }
+
+    /// A new, empty directory.
+    pub(crate) fn fresh(&self, name: &str) -> Outcome<PathBuf> {
+        self.started.set(self.started.get() + 1);
+        let directory = self.directory.join(format!("{name}-{}", self.started.get()));
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
+    /// nginx serving the files below `content`.
+    pub(crate) fn nginx_static(&self, content: &Path) -> Outcome<Server> {
+        let locations = format!(
+            "root {};\n\
+             location = /v2/ {{ return 200 '{{}}'; }}\n\
+             location ~ /manifests/ {{ types {{}} default_type application/vnd.oci.image.manifest.v1+json; }}\n\
+             location ~ /blobs/ {{ types {{}} default_type application/octet-stream; }}",
+            content.display()
+        );
+        nginx(&self.fresh("nginx-static")?, "", &locations)
+    }
+
+    /// nginx as a cache of `upstream` with an empty store in `directory`.
+    pub(crate) fn nginx_cache(directory: &Path, upstream: SocketAddr) -> Outcome<Server> {
+        let http = format!(
+            "proxy_cache_path {}/cache levels=1:2 keys_zone=content:64m max_size=200g inactive=7d \
+             use_temp_path=off;\n\
+             upstream origin {{ server {upstream}; keepalive 64; }}",
+            directory.display()
+        );
+        let locations = "location / {\n\
+             proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection '';\n\
+             proxy_cache content; proxy_cache_valid 200 7d;\n\
+             proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; }";
+        nginx(directory, &http, locations)
+    }
+
+    /// docker-registry with `storage` as its own, as a cache of `upstream` if one is given.
+    pub(crate) fn registry(&self, storage: &Path, upstream: Option<SocketAddr>) -> Outcome<Server> {
+        let directory = self.fresh("registry")?;
+        let address = free_address()?;
+        let config = directory.join("config.yml");
+        let proxy = upstream.map(|upstream| format!("proxy: {{remoteurl: \"http://{upstream}\"}}\n"));
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}}}, cache: {{blobdescriptor: inmemory}}}}\n\
+                 http: {{addr: \"{address}\"}}\n{}",
+                storage.display(),
+                proxy.unwrap_or_default()
+            ),
+        )?;
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(config);
+        Server::start(&mut command, address, "/v2/", &directory.join("log"))
+    }
+
+    /// repoxy on the root in `directory` as a cache of `upstream`, ready when it answers `first`.
+    /// Access lines are off, as they are for the others; `hot` is whether small answers are kept in memory.
+    pub(crate) fn repoxy(
+        &self,
+        directory: &Path,
+        upstream: SocketAddr,
+        hot: bool,
+        first: &str,
+    ) -> Outcome<Server> {
+        let address = free_address()?;
+        let config = directory.join("repoxy.toml");
+        let place = directory.display();
+        let hot_bytes = if hot { "" } else { "hot_bytes = \"0\"\n" };
+        fs::write(
+            &config,
+            format!(
+                "root = \"file://{place}/root\"\nlisten = \"{address}\"\n{hot_bytes}[log]\nlevel = \"warn\"\n\
+                 [[proxy]]\ntype = \"container\"\nname = \"hub\"\nupstream = \"http://{upstream}\"\n\
+                 default = true\nttl = \"7d\"\n"
+            ),
+        )?;
+        let mut command = Command::new(&self.binary);
+        command.arg("serve").arg("--config").arg(config);
+        Server::start(&mut command, address, first, &directory.join("log"))
+    }
+}
+
+/// nginx with what `http` and `locations` add to what all have.
+fn nginx(directory: &Path, http: &str, locations: &str) -> Outcome<Server> {
+    let address = free_address()?;
+    // Workers of a root process change to a user that cannot read our directories.
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let place = directory.display();
+    let config = directory.join("nginx.conf");
+    fs::write(
+        &config,
+        format!(
+            "{user} daemon off; worker_processes auto; pid {place}/pid; error_log {place}/error.log;\n\
+             events {{ worker_connections 8192; }}\n\
+             http {{\n\
+             access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000;\n\
+             client_body_temp_path {place}/body; proxy_temp_path {place}/temp;\n\
+             fastcgi_temp_path {place}/fastcgi; uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;\n\
+             {http}\n\
+             server {{ listen {address} backlog=4096;\n{locations}\n}}\n}}\n"
+        ),
+    )?;
+    // Not on everyone's path.
+    let program = ["/usr/sbin/nginx", "nginx"].into_iter().find(|path| Path::new(path).exists());
+    let mut command = Command::new(program.unwrap_or("nginx"));
+    command.arg("-p").arg(directory).arg("-c").arg(config);
+    Server::start(&mut command, address, "/v2/", &directory.join("log"))
+}

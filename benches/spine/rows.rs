@@ -1,0 +1,451 @@
+//! The rows of the table: what is done to whom, and the goals of `docs/performance.md`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::book::{Book, Goal};
+use crate::content::{self, Content, Item};
+use crate::origin::{Link, Origin};
+use crate::peers::{Peer, Yard};
+use crate::process::Server;
+use crate::transfer::{self, Connection, Timing};
+use crate::{Outcome, Scale, load};
+
+/// What all rows work with.
+pub(crate) struct Bench {
+    pub(crate) content: Content,
+    pub(crate) yard: Yard,
+    pub(crate) scale: Scale,
+}
+
+/// A group of rows.
+type Row = fn(&Bench, &mut Book) -> Outcome<()>;
+
+/// All groups, in the order of the table.
+pub(crate) const ROWS: [(&str, Row); 8] = [
+    ("small", small),
+    ("large", large),
+    ("cold", cold),
+    ("link", link),
+    ("image", image),
+    ("crowd", crowd),
+    ("wide", wide),
+    ("start", start),
+];
+
+/// Clients that pull the large blob at once.
+const LARGE_CLIENTS: usize = 4;
+/// Layers that a client fetches at once.
+const PARALLEL_LAYERS: usize = 4;
+/// How long a started server is left alone before its idle memory is read.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// A server in a directory that goes with it.
+struct Tenant {
+    peer: Peer,
+    server: Option<Server>,
+    address: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        // Ended before its files go.
+        self.server = None;
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Bench {
+    /// Starts a peer with nothing in its cache. `Direct` is upstream itself.
+    fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
+        let directory = self.yard.fresh("peer")?;
+        let server = match peer {
+            Peer::Repoxy => Some(self.yard.repoxy(&directory, origin.address, true, "/-/ready")?),
+            Peer::NginxStatic => Some(self.yard.nginx_static(&self.content.directory)?),
+            Peer::NginxCache => Some(Yard::nginx_cache(&directory, origin.address)?),
+            Peer::Registry => Some(self.yard.registry(&directory, Some(origin.address))?),
+            Peer::Direct => None,
+        };
+        let address = server.as_ref().map_or(origin.address, |server| server.address);
+        Ok(Tenant { peer, server, address, directory })
+    }
+
+    /// Starts all that answer from their own disk, with `items` warm and checked: repoxy, nginx
+    /// static, nginx cache, docker-registry with the content in its own storage.
+    fn warm(&self, origin: &Origin, items: &[&Item]) -> Outcome<Vec<Tenant>> {
+        let mut tenants = Vec::new();
+        for peer in [Peer::Repoxy, Peer::NginxStatic, Peer::NginxCache] {
+            tenants.push(self.start(peer, origin)?);
+        }
+        let directory = self.yard.fresh("storage")?;
+        content::as_registry_storage(&self.content, &directory)?;
+        let server = self.yard.registry(&directory, None)?;
+        let address = server.address;
+        tenants.push(Tenant { peer: Peer::Registry, server: Some(server), address, directory });
+        for tenant in &tenants {
+            // Twice: what came in, and what is served from then on.
+            check(tenant.address, items)?;
+            check(tenant.address, items)?;
+        }
+        Ok(tenants)
+    }
+
+    /// The quick upstream.
+    fn origin(&self, link: Link) -> Outcome<Origin> {
+        Origin::start(self.content.directory.clone(), link)
+    }
+}
+
+/// Compares the bytes of all items.
+fn check(address: SocketAddr, items: &[&Item]) -> Outcome<()> {
+    let mut connection = Connection::open(address)?;
+    for item in items {
+        transfer::verify(&mut connection, &item.path, &item.digest, item.size)?;
+    }
+    Ok(())
+}
+
+/// Seconds, milliseconds, GB.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+/// Small answers under load.
+fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    use Goal::{AtLeast, AtMost, None};
+    use Peer::NginxStatic;
+    let Content { tag, tags, kib, mib, .. } = &bench.content;
+    let origin = bench.origin(Link::QUICK)?;
+    let mut items = vec![tag, kib, mib];
+    items.extend(tags);
+    let tenants = bench.warm(&origin, &items)?;
+    let directory = bench.yard.fresh("peer")?;
+    let bare = bench.yard.repoxy(&directory, origin.address, false, "/-/ready")?;
+    check(bare.address, &[tag])?;
+    check(bare.address, &[tag])?;
+    let one = std::slice::from_ref::<Item>;
+    let cases = [
+        ("tag manifest, 32 connections", one(tag), 32, AtLeast(1.25, NginxStatic), AtMost(1.0, NginxStatic)),
+        (
+            "tag manifest, 256 connections",
+            one(tag),
+            256,
+            AtLeast(1.25, NginxStatic),
+            AtMost(1.0, NginxStatic),
+        ),
+        ("all tags in turn, 32 connections", tags, 32, AtLeast(1.1, NginxStatic), None),
+        ("1 KiB blob, 32 connections", one(kib), 32, AtLeast(1.0, NginxStatic), None),
+        ("1 MiB blob, 32 connections", one(mib), 32, AtLeast(1.4, NginxStatic), None),
+    ];
+    for _ in 0..bench.scale.rounds {
+        for (name, items, connections, rate_goal, tail_goal) in cases {
+            for tenant in &tenants {
+                let shown = load::run(tenant.address, items, connections, bench.scale.load)?;
+                book.note(name, "answers/s", rate_goal, tenant.peer, shown.per_second);
+                book.note(&format!("{name}: p99"), "ms", tail_goal, tenant.peer, shown.p99);
+            }
+        }
+        let name = "tag manifest, 32 connections, hot map off";
+        for (peer, address) in [
+            (Peer::Repoxy, bare.address),
+            (NginxStatic, tenants.iter().find(|t| t.peer == NginxStatic).map_or(bare.address, |t| t.address)),
+        ] {
+            let shown = load::run(address, one(tag), 32, bench.scale.load)?;
+            book.note(name, "answers/s", AtLeast(0.6, NginxStatic), peer, shown.per_second);
+        }
+    }
+    Ok(())
+}
+
+/// One large blob, a few clients, from the disk cache.
+fn large(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let item = &bench.content.gib;
+    let origin = bench.origin(Link::QUICK)?;
+    let tenants = bench.warm(&origin, &[item])?;
+    for _ in 0..bench.scale.rounds {
+        for tenant in &tenants {
+            let before = tenant.cpu_seconds()?;
+            let (wall, timings) = together(tenant.address, &[item], LARGE_CLIENTS)?;
+            let moved = gigabytes(timings.iter().map(|timing| timing.bytes).sum());
+            let cpu = tenant.cpu_seconds()? - before;
+            let rate_goal = Goal::AtLeast(1.5, Peer::NginxStatic);
+            book.note("1 GiB blob, 4 clients", "GB/s", rate_goal, tenant.peer, moved / wall.as_secs_f64());
+            let cpu_goal = Goal::AtMost(0.8, Peer::NginxStatic);
+            book.note("1 GiB blob, 4 clients: CPU", "s/GB", cpu_goal, tenant.peer, cpu / moved);
+        }
+    }
+    Ok(())
+}
+
+/// The large blob through an empty cache, upstream as quick as loopback.
+fn cold(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let item = &bench.content.gib;
+    let origin = bench.origin(Link::QUICK)?;
+    for round in 0..bench.scale.rounds {
+        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+            let tenant = bench.start(peer, &origin)?;
+            let timing = cold_fetch(&tenant, item, round)?;
+            let whole_goal = Goal::AtMost(1.05, Peer::NginxCache);
+            book.note("cold 1 GiB", "ms", whole_goal, peer, milliseconds(timing.whole));
+            let first_goal = Goal::Within(3.0, Peer::Direct);
+            book.note("cold 1 GiB: first byte", "ms", first_goal, peer, milliseconds(timing.first_byte));
+        }
+    }
+    Ok(())
+}
+
+/// The middle blob through an empty cache, upstream 50 ms away and 125 MB/s wide.
+fn link(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let item = &bench.content.hundred;
+    let origin = bench.origin(Link::FAR_AND_NARROW)?;
+    for round in 0..bench.scale.rounds {
+        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+            let tenant = bench.start(peer, &origin)?;
+            let timing = cold_fetch(&tenant, item, round)?;
+            let goal = Goal::AtMost(1.01, Peer::Direct);
+            let name = "cold 100 MiB, upstream 50 ms and 125 MB/s";
+            book.note(name, "ms", goal, peer, milliseconds(timing.whole));
+        }
+    }
+    Ok(())
+}
+
+/// Fetches an item that is not there yet, with nothing left to be written from before; in the first
+/// round checks it afterwards.
+fn cold_fetch(tenant: &Tenant, item: &Item, round: usize) -> Outcome<Timing> {
+    rustix::fs::sync();
+    let timing = transfer::get(tenant.address, &item.path)?;
+    if round == 0 && tenant.server.is_some() {
+        check(tenant.address, &[item])?;
+    }
+    Ok(timing)
+}
+
+/// An image of 40 layers, cold and warm, upstream 50 ms away.
+fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let (manifest, layers) = &bench.content.image;
+    let origin = bench.origin(Link::FAR)?;
+    for round in 0..bench.scale.rounds {
+        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+            let tenant = bench.start(peer, &origin)?;
+            rustix::fs::sync();
+            let cold = milliseconds(pull(tenant.address, manifest, layers)?);
+            let cold_goal = Goal::AtMost(1.05, Peer::Direct);
+            book.note("image of 40 layers, upstream 50 ms, cold", "ms", cold_goal, peer, cold);
+            let warm = milliseconds(pull(tenant.address, manifest, layers)?);
+            let warm_goal = Goal::AtMost(0.1, Peer::Direct);
+            book.note("image of 40 layers, upstream 50 ms, warm", "ms", warm_goal, peer, warm);
+            if round == 0 && tenant.server.is_some() {
+                check(tenant.address, &[manifest])?;
+                check(tenant.address, &layers.iter().collect::<Vec<_>>())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Pulls an image as clients do: the manifest, then its layers over a few kept connections.
+fn pull(address: SocketAddr, manifest: &Item, layers: &[Item]) -> Outcome<Duration> {
+    let began = Instant::now();
+    transfer::get(address, &manifest.path)?;
+    let next = AtomicUsize::new(0);
+    let worker = || -> Outcome<()> {
+        let mut connection = Connection::open(address)?;
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            connection.fetch(&layer.path, |_| {})?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| -> Outcome<()> {
+        let workers: Vec<_> = (0..PARALLEL_LAYERS).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            worker.join().map_err(|_| "a client panicked")??;
+        }
+        Ok(())
+    })?;
+    Ok(began.elapsed())
+}
+
+/// Many clients on one cold blob.
+fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let item = &bench.content.hundred;
+    let origin = bench.origin(Link::QUICK)?;
+    for round in 0..bench.scale.rounds {
+        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry] {
+            let tenant = bench.start(peer, &origin)?;
+            rustix::fs::sync();
+            origin.take_gets(&item.path);
+            let (wall, _) = together(tenant.address, &[item], bench.scale.crowd)?;
+            let name = |what: &str| format!("50 clients, one cold 100 MiB blob: {what}");
+            #[expect(clippy::cast_precision_loss, reason = "a count of at most 50 or so")]
+            let gets = origin.take_gets(&item.path) as f64;
+            book.note(&name("upstream GETs"), "", Goal::Limit(1.0), peer, gets);
+            let wall_goal = Goal::AtMost(0.75, Peer::NginxCache);
+            book.note(&name("wall"), "ms", wall_goal, peer, milliseconds(wall));
+            book.note(&name("CPU"), "s", Goal::None, peer, tenant.cpu_seconds()?);
+            book.note(&name("peak memory"), "MiB", Goal::Limit(48.0), peer, tenant.peak()?);
+            if round == 0 {
+                check(tenant.address, &[item])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Many clients on as many different cold blobs. One round: memory, not time, is what is measured.
+fn wide(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let items: Vec<&Item> = bench.content.wide.iter().collect();
+    let needed = items.iter().map(|item| item.size).sum::<u64>();
+    let disk = rustix::fs::statvfs(&bench.content.directory)?;
+    let free = disk.f_bavail * disk.f_frsize;
+    // A tenth more, so that the machine is left something.
+    if free < needed + needed / 10 {
+        let (needed, free) = (gigabytes(needed), gigabytes(free));
+        return Err(format!("needs {needed:.0} GB of disk and there are {free:.0}").into());
+    }
+    let origin = bench.origin(Link::QUICK)?;
+    for peer in [Peer::Repoxy, Peer::NginxCache] {
+        let tenant = bench.start(peer, &origin)?;
+        let (wall, _) = together(tenant.address, &items, items.len())?;
+        let name = |what: &str| format!("256 clients, 256 cold 100 MiB blobs: {what}");
+        book.note(&name("peak memory"), "MiB", Goal::Limit(96.0), peer, tenant.peak()?);
+        book.note(&name("wall"), "ms", Goal::None, peer, milliseconds(wall));
+        check(tenant.address, &items)?;
+    }
+    Ok(())
+}
+
+/// Starting and idling with many refs, and the binary's size.
+fn start(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let origin = bench.origin(Link::QUICK)?;
+    let directory = bench.yard.fresh("peer")?;
+    // Started once, so that the root is there as repoxy makes it.
+    drop(bench.yard.repoxy(&directory, origin.address, true, "/-/ready")?);
+    let path = write_refs(&directory.join("root"), &bench.content, bench.scale.refs)?;
+    for _ in 0..bench.scale.rounds {
+        let index = directory.join("root/index");
+        if index.exists() {
+            fs::remove_dir_all(&index)?;
+        }
+        let server = bench.yard.repoxy(&directory, origin.address, true, &path)?;
+        let first_hit = milliseconds(server.started.elapsed());
+        let limit = Goal::Limit(100.0);
+        book.note("start to first hit, 100,000 refs, no index", "ms", limit, Peer::Repoxy, first_hit);
+        drop(server);
+        reindex(&bench.yard.binary, &directory)?;
+        let server = bench.yard.repoxy(&directory, origin.address, true, &path)?;
+        let first_hit = milliseconds(server.started.elapsed());
+        book.note("start to first hit, 100,000 refs", "ms", limit, Peer::Repoxy, first_hit);
+        check(server.address, &[&Item { path: path.clone(), ..bench.content.tag.clone() }])?;
+        thread::sleep(SETTLE);
+        let idle = server.memory()?.resident;
+        book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), Peer::Repoxy, idle);
+        drop(server);
+        for peer in [Peer::NginxStatic, Peer::Registry] {
+            let tenant = bench.start(peer, &origin)?;
+            let Some(server) = &tenant.server else { continue };
+            let first = milliseconds(server.started.elapsed());
+            book.note("start to first hit, 100,000 refs", "ms", limit, peer, first);
+            thread::sleep(SETTLE);
+            let idle = server.memory()?.resident;
+            book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), peer, idle);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a file's size")]
+    let size = fs::metadata(&bench.yard.binary)?.len() as f64 / content::MIB as f64;
+    book.note("binary, stripped", "MiB", Goal::Limit(25.0), Peer::Repoxy, size);
+    Ok(())
+}
+
+/// Writes refs by hand, a hundred tags a repository, all pointing at one manifest; returns the request
+/// path of one of them, which upstream does not have.
+fn write_refs(root: &Path, content: &Content, count: u64) -> Outcome<String> {
+    let container = root.join("type/container");
+    let Item { path, size, digest } = &content.tag;
+    let blob = container.join("blobs/sha256").join(&digest[..2]).join(&digest[2..4]);
+    fs::create_dir_all(&blob)?;
+    fs::copy(content.directory.join(path.trim_start_matches('/')), blob.join(digest))?;
+    let reference = serde_json::to_vec(&json!({
+        "kind": "container.tag",
+        "targetDigest": format!("sha256:{digest}"),
+        "mediaType": content::MANIFEST,
+        "size": size,
+        "upstream": "registry.example.org",
+        "fetchedAt": "2025-11-09T12:34:56Z",
+    }))?;
+    for number in 0..count {
+        let tags = container.join(format!("proxies/hub/refs/filled/r{}/tags", number / 100));
+        if number % 100 == 0 {
+            fs::create_dir_all(&tags)?;
+        }
+        fs::write(tags.join(format!("t{}.json", number % 100)), &reference)?;
+    }
+    Ok("/v2/filled/r0/manifests/t7".to_owned())
+}
+
+/// Rebuilds the index while no server runs.
+fn reindex(binary: &Path, directory: &Path) -> Outcome<()> {
+    let done =
+        Command::new(binary).args(["reindex", "--config"]).arg(directory.join("repoxy.toml")).output()?;
+    if done.status.success() {
+        Ok(())
+    } else {
+        Err(format!("reindex: {}", String::from_utf8_lossy(&done.stderr)).into())
+    }
+}
+
+/// Lets `clients` fetch at once, each the next of the items in turn; returns the time until the last
+/// was done, and every client's own.
+fn together(address: SocketAddr, items: &[&Item], clients: usize) -> Outcome<(Duration, Vec<Timing>)> {
+    let ready = Barrier::new(clients + 1);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..clients)
+            .map(|client| {
+                let (item, ready) = (items[client % items.len()], &ready);
+                scope.spawn(move || -> Outcome<Timing> {
+                    let connection = Connection::open(address);
+                    ready.wait();
+                    let timing = connection?.fetch(&item.path, |_| {})?;
+                    if timing.bytes == item.size {
+                        Ok(timing)
+                    } else {
+                        Err(format!("{}: {} bytes, not {}", item.path, timing.bytes, item.size).into())
+                    }
+                })
+            })
+            .collect();
+        ready.wait();
+        let began = Instant::now();
+        let mut timings = Vec::with_capacity(clients);
+        for worker in workers {
+            timings.push(worker.join().map_err(|_| "a client panicked")??);
+        }
+        Ok((began.elapsed(), timings))
+    })
+}
+
+impl Tenant {
+    /// CPU seconds of the server so far.
+    fn cpu_seconds(&self) -> Outcome<f64> {
+        self.server.as_ref().map_or(Ok(0.0), Server::cpu_seconds)
+    }
+
+    /// The most memory the server has had, in MiB.
+    fn peak(&self) -> Outcome<f64> {
+        self.server.as_ref().map_or(Ok(0.0), |server| Ok(server.memory()?.peak))
+    }
+}

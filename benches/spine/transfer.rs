@@ -1,0 +1,128 @@
+//! Whole transfers over one connection: to check bytes, and to time large bodies.
+//!
+//! Blocking sockets and one large buffer, so that the client is not what is measured.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Outcome;
+
+/// What the request says it takes: what a container client sends.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, application/octet-stream";
+/// Bytes read at a time.
+const BUFFER: usize = 256 * 1024;
+/// The longest head of an answer.
+const MAX_HEAD: usize = 16 * 1024;
+/// The longest silence.
+const SILENCE_LIMIT: Duration = Duration::from_secs(120);
+
+/// When things happened, counted from before the request was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Until the first byte of the body.
+    pub(crate) first_byte: Duration,
+    /// Until the last byte.
+    pub(crate) whole: Duration,
+    /// Bytes of the body.
+    pub(crate) bytes: u64,
+}
+
+/// A kept connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// The bytes of a request.
+pub(crate) fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {ACCEPT}\r\n\r\n")
+}
+
+/// Splits an answer's head: its length with the blank line, and the length of its body.
+/// `None` if the head is not all there.
+pub(crate) fn head(bytes: &[u8]) -> Outcome<Option<(usize, u64)>> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return if bytes.len() < MAX_HEAD { Ok(None) } else { Err("the head is too long".into()) };
+    };
+    let text = std::str::from_utf8(&bytes[..end])?;
+    if !text.starts_with("HTTP/1.1 200 ") {
+        return Err(format!("not a 200: {text}").into());
+    }
+    let length = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    Ok(Some((end + 4, length.ok_or("no content-length")?)))
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) fn open(address: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_LIMIT))?;
+        Ok(Self { stream, buffer: vec![0; BUFFER] })
+    }
+
+    /// Fetches one body to its end; `see` gets it piece by piece.
+    pub(crate) fn fetch(&mut self, path: &str, mut see: impl FnMut(&[u8])) -> Outcome<Timing> {
+        let began = Instant::now();
+        self.stream.write_all(request(path).as_bytes())?;
+        let mut filled = 0;
+        let (head_length, length) = loop {
+            filled += self.read(filled)?;
+            if let Some(head) = head(&self.buffer[..filled]).map_err(|error| format!("{path}: {error}"))? {
+                break head;
+            }
+        };
+        let mut bytes = (filled - head_length) as u64;
+        see(&self.buffer[head_length..filled]);
+        let mut first_byte = (bytes > 0 || length == 0).then(|| began.elapsed());
+        while bytes < length {
+            let read = self.read(0)?;
+            first_byte.get_or_insert_with(|| began.elapsed());
+            see(&self.buffer[..read]);
+            bytes += read as u64;
+        }
+        if bytes != length {
+            return Err(format!("{path}: {bytes} bytes instead of {length}").into());
+        }
+        let whole = began.elapsed();
+        Ok(Timing { first_byte: first_byte.unwrap_or(whole), whole, bytes })
+    }
+
+    /// Reads once, to `from` in the buffer; the end of the stream is an error.
+    fn read(&mut self, from: usize) -> Outcome<usize> {
+        loop {
+            match self.stream.read(&mut self.buffer[from..]) {
+                Ok(0) => return Err("the connection ended in the middle of an answer".into()),
+                Ok(read) => return Ok(read),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Fetches one body on a connection of its own and throws it away.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Outcome<Timing> {
+    Connection::open(address)?.fetch(path, |_| {})
+}
+
+/// Fetches one body and compares length and sha256.
+pub(crate) fn verify(connection: &mut Connection, path: &str, digest: &str, size: u64) -> Outcome<()> {
+    let mut state = Sha256::new();
+    let timing = connection.fetch(path, |piece| state.update(piece))?;
+    let found = crate::content::hex(&state.finalize());
+    if (timing.bytes, found.as_str()) == (size, digest) {
+        Ok(())
+    } else {
+        Err(format!("wrong bytes: {path} is {found} of {} bytes, not {digest} of {size}", timing.bytes)
+            .into())
+    }
+}
