@@ -11,6 +11,19 @@ use futures_util::Stream;
 use super::follow::Follower;
 use crate::store::{Blob, FRAME};
 
+/// Who reads the frames of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The kernel alone: they go to a plain socket as they are. They may be mapped files then, which
+    /// must not be touched (see [`Blob::mapped`]).
+    Kernel,
+    /// This program too, to encrypt, frame or change them.
+    Program,
+}
+
+/// How much of a mapped file is handed over at once.
+const MAPPED_FRAME: usize = 1 << 20;
+
 /// The bytes of an answer.
 #[derive(Debug)]
 pub enum Body {
@@ -35,7 +48,7 @@ impl Body {
     ///
     /// An error in it means that the bytes cannot be had or are not the right ones: the connection
     /// must be cut, so that the client does not take what it has for the whole.
-    pub fn stream(self, range: Range<u64>) -> BodyStream {
+    pub fn stream(self, range: Range<u64>, reader: Reader) -> BodyStream {
         BodyStream(match self {
             Self::Memory(bytes) => {
                 let clamp = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
@@ -44,7 +57,7 @@ impl Body {
             }
             Self::Blob(blob) => {
                 let end = range.end.min(blob.size());
-                Frames::Blob(BlobFrames { blob, offset: range.start, end, reading: None })
+                Frames::Blob(BlobFrames { blob, offset: range.start, end, reader, reading: None })
             }
             Self::Following(follower) => Frames::Following(Box::pin(follower.frames(range))),
         })
@@ -79,11 +92,13 @@ impl Stream for BodyStream {
     }
 }
 
-/// Frames of a blob: read in place while the pages are in memory, on a blocking thread otherwise.
+/// Frames of a blob: mapped or read in place while the pages are in memory, read on a blocking thread
+/// otherwise.
 struct BlobFrames {
     blob: Blob,
     offset: u64,
     end: u64,
+    reader: Reader,
     reading: Option<tokio::task::JoinHandle<io::Result<Bytes>>>,
 }
 
@@ -99,7 +114,13 @@ impl BlobFrames {
                 return Poll::Ready(None);
             }
             let (blob, offset) = (self.blob.clone(), self.offset);
-            let len = usize::try_from(self.end - offset).unwrap_or(FRAME).min(FRAME);
+            let left = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
+            if self.reader == Reader::Kernel
+                && let Some(bytes) = blob.mapped(offset, left.min(MAPPED_FRAME))
+            {
+                return Poll::Ready(Some(self.advance(Ok(bytes))));
+            }
+            let len = left.min(FRAME);
             match blob.try_read_at(offset, len) {
                 Ok(Some(bytes)) => return Poll::Ready(Some(self.advance(Ok(bytes)))),
                 Ok(None) => {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::task::spawn_blocking;
 
-pub use body::{Body, BodyStream};
+pub use body::{Body, BodyStream, Reader};
 pub use decide::{Decision, decide};
 pub use follow::Follower;
 pub use hot::{Ready, ReadyBody};
@@ -108,6 +108,15 @@ pub struct Want<'r> {
     pub via: Option<&'r str>,
 }
 
+/// One request on its way through the engine.
+#[derive(Debug, Clone, Copy)]
+struct Call<'c> {
+    site: &'c Arc<Site>,
+    protocol: &'static dyn Protocol,
+    resource: &'c Resource,
+    want: Want<'c>,
+}
+
 /// What the client needs of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
@@ -172,7 +181,7 @@ impl Cache {
     ) -> Result<Served, Refusal> {
         let resource = &fetch.resource;
         let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
-        let served = self.serve(site, protocol, resource, want).await;
+        let served = self.serve(Call { site, protocol, resource, want }).await;
         match &served {
             Ok(served) => {
                 site.meters.served(served.outcome);
@@ -185,13 +194,8 @@ impl Cache {
         served.map_err(|failure| failure.refusal)
     }
 
-    async fn serve(
-        self: &Arc<Self>,
-        site: &Arc<Site>,
-        protocol: &'static dyn Protocol,
-        resource: &Resource,
-        want: Want<'_>,
-    ) -> Result<Served, Failure> {
+    async fn serve(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Failure> {
+        let Call { protocol, resource, .. } = call;
         let now = self.clock.now();
         let held = self.find(protocol, resource).await;
         let held = match held {
@@ -202,12 +206,10 @@ impl Cache {
         match (decide(cached, resource.freshness, now), held) {
             (Decision::Use, Some((held, blob))) => {
                 self.adopt(protocol, resource, &held);
-                self.answer(site, resource, held.reference, held.used, &blob, Outcome::Hit).await
+                self.answer(call, held.reference, held.used, &blob, Outcome::Hit).await
             }
-            (Decision::Revalidate, Some(held)) => {
-                self.serve_after_revalidation(site, protocol, resource, want, held).await
-            }
-            _ => self.serve_after_fill(site, protocol, resource, want).await,
+            (Decision::Revalidate, Some(held)) => self.serve_after_revalidation(call, held).await,
+            _ => self.serve_after_fill(call).await,
         }
     }
 
@@ -233,19 +235,15 @@ impl Cache {
     /// takes its time, what is cached is served.
     async fn serve_after_revalidation(
         self: &Arc<Self>,
-        site: &Arc<Site>,
-        protocol: &'static dyn Protocol,
-        resource: &Resource,
-        want: Want<'_>,
+        call: Call<'_>,
         (held, blob): (Held, Blob),
     ) -> Result<Served, Failure> {
-        let detail = match self.doubts.about(&resource.key, self.clock.now()) {
+        let detail = match self.doubts.about(&call.resource.key, self.clock.now()) {
             Some(detail) => detail,
             None => {
-                let (fill, started) =
-                    self.join(site, protocol, resource, want, Some((held.clone(), blob.clone())))?;
+                let (fill, started) = self.join(call, Some((held.clone(), blob.clone())))?;
                 let served = match fill.arrived_within(PATIENCE).await {
-                    Some(stage) => self.serve_stage(site, resource, stage, started).await,
+                    Some(stage) => self.serve_stage(call, stage, started).await,
                     None => Err(Failure::passing(Refusal::Timeout, "slow")),
                 };
                 match served {
@@ -254,19 +252,13 @@ impl Cache {
                 }
             }
         };
-        let mut served =
-            self.answer(site, resource, held.reference, held.used, &blob, Outcome::Stale).await?;
+        let mut served = self.answer(call, held.reference, held.used, &blob, Outcome::Stale).await?;
         served.detail = Some(detail);
         Ok(served)
     }
 
-    async fn serve_after_fill(
-        self: &Arc<Self>,
-        site: &Arc<Site>,
-        protocol: &'static dyn Protocol,
-        resource: &Resource,
-        want: Want<'_>,
-    ) -> Result<Served, Failure> {
+    async fn serve_after_fill(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Failure> {
+        let Call { resource, want, .. } = call;
         if self.absent.holds(&resource.key, self.clock.now()) {
             return Err(Failure::passing(Refusal::NotFound, "not-found"));
         }
@@ -274,19 +266,16 @@ impl Cache {
             && resource.delivery == Delivery::Streamed
             && !self.fills.is_running(&resource.key)
         {
-            return self.peek(site, resource, want).await;
+            return self.peek(call).await;
         }
-        let (fill, started) = self.join(site, protocol, resource, want, None)?;
-        self.serve_stage(site, resource, fill.arrived().await, started).await
+        let (fill, started) = self.join(call, None)?;
+        self.serve_stage(call, fill.arrived().await, started).await
     }
 
     /// Joins the fill of a resource, or starts it; the second value says which.
     fn join(
         self: &Arc<Self>,
-        site: &Arc<Site>,
-        protocol: &'static dyn Protocol,
-        resource: &Resource,
-        want: Want<'_>,
+        Call { site, protocol, resource, want }: Call<'_>,
         held: Option<(Held, Blob)>,
     ) -> Result<(Fill, bool), Failure> {
         let joined = self.fills.join(&resource.key);
@@ -306,20 +295,14 @@ impl Cache {
         Ok((fill, started))
     }
 
-    async fn serve_stage(
-        &self,
-        site: &Arc<Site>,
-        resource: &Resource,
-        stage: Stage,
-        started: bool,
-    ) -> Result<Served, Failure> {
-        let used = resource.key.clone();
+    async fn serve_stage(&self, call: Call<'_>, stage: Stage, started: bool) -> Result<Served, Failure> {
+        let used = call.resource.key.clone();
         match stage {
             Stage::Settled(result) => {
                 let Settled { reference, blob, outcome } = Result::clone(&result)?;
                 let outcome =
                     if started || outcome == Outcome::Revalidated { outcome } else { Outcome::Joined };
-                self.answer(site, resource, reference, used, &blob, outcome).await
+                self.answer(call, reference, used, &blob, outcome).await
             }
             Stage::Flowing(reference, flow) => Ok(Served {
                 reference: Ref::clone(&reference),
@@ -327,7 +310,7 @@ impl Cache {
                 outcome: if started { Outcome::Filled } else { Outcome::Joined },
                 detail: None,
                 body: Body::Following(Follower::new(flow)),
-                meters: Arc::clone(&site.meters),
+                meters: Arc::clone(&call.site.meters),
                 used,
             }),
             Stage::Asking => Err(Failure::passing(Refusal::Internal, "unsettled")),
@@ -337,8 +320,7 @@ impl Cache {
     /// An answer from a blob: documents and small bodies in memory, the others as open file.
     async fn answer(
         &self,
-        site: &Arc<Site>,
-        resource: &Resource,
+        Call { site, resource, .. }: Call<'_>,
         reference: Ref,
         used: RefKey,
         blob: &Blob,
@@ -358,7 +340,7 @@ impl Cache {
     }
 
     /// The headers of content that is not cached, without fetching it.
-    async fn peek(&self, site: &Arc<Site>, resource: &Resource, want: Want<'_>) -> Result<Served, Failure> {
+    async fn peek(&self, Call { site, resource, want, .. }: Call<'_>) -> Result<Served, Failure> {
         let ask = Ask { head: true, ..ask_for(resource, want.via) };
         let now = self.clock.now();
         let answer = match site.upstream.send(&ask).await {

@@ -16,7 +16,7 @@ use warp::Reply as _;
 
 use super::conditional::{self, Verdict};
 use super::exchange::Exchange;
-use crate::cache::{Body, Outcome};
+use crate::cache::{Body, Outcome, Reader};
 use crate::model::{Digest, Ref, Timestamp};
 use crate::protocol::{Document, Reply};
 
@@ -145,7 +145,7 @@ pub(super) fn content(
     match verdict {
         Verdict::Whole if exchange.is_head() => empty(StatusCode::OK, headers),
         Verdict::Whole => {
-            let mut response = body(content, 0..size.unwrap_or(u64::MAX));
+            let mut response = body(content, 0..size.unwrap_or(u64::MAX), exchange.reader);
             *response.headers_mut() = headers;
             response
         }
@@ -154,7 +154,7 @@ pub(super) fn content(
             let line = format!("bytes {}-{}/{size}", part.start, part.end - 1);
             headers.extend(value(&line).map(|line| (CONTENT_RANGE, line)));
             headers.insert(CONTENT_LENGTH, (part.end - part.start).into());
-            let mut response = body(content, part);
+            let mut response = body(content, part, exchange.reader);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             *response.headers_mut() = headers;
             response
@@ -189,14 +189,14 @@ pub(super) fn reply(head: bool, reply: Reply) -> Response {
     response
 }
 
-fn body(content: Content, range: Range<u64>) -> Response {
+fn body(content: Content, range: Range<u64>, reader: Reader) -> Response {
     let bytes = match &content {
         Content::Memory(bytes) => Some(bytes),
         Content::Body(body) => body.in_memory(),
     };
     match (bytes.map(|bytes| cut(bytes, &range)), content) {
         (Some(bytes), _) => with(bytes, HeaderMap::new()),
-        (None, Content::Body(body)) => warp::reply::stream(body.stream(range)).into_response(),
+        (None, Content::Body(body)) => warp::reply::stream(body.stream(range, reader)).into_response(),
         (None, Content::Memory(bytes)) => with(cut(&bytes, &range), HeaderMap::new()),
     }
 }
@@ -254,7 +254,7 @@ mod tests {
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let survey = Survey { conditional: !lines.is_empty(), looped: false };
-        Exchange::new(head, survey, "127.0.0.1:1".parse().expect("an address"))
+        Exchange::new(head, survey, "127.0.0.1:1".parse().expect("an address"), Reader::Program)
     }
 
     /// Status, headers and body of the answer to a request for ten bytes.

@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::answer::{self, Content, Response};
 use super::exchange::{Account, Exchange};
 use super::health::{self, Lifecycle};
-use crate::cache::{Body, Cache, Interest, Outcome, ReadyBody, Served, Want};
+use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Served, Want};
 use crate::model::{Delivery, ProxyTable, Timestamp};
 use crate::protocol::{Derive, Document, Fetch, Protocol, Refusal, Route};
 
@@ -162,7 +162,7 @@ async fn collect(body: Body, limit: u64) -> Result<Bytes, Refusal> {
     if let Some(bytes) = body.in_memory() {
         return Ok(bytes.clone());
     }
-    let mut stream = body.stream(0..u64::MAX);
+    let mut stream = body.stream(0..u64::MAX, Reader::Program);
     let mut bytes = BytesMut::new();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|_| Refusal::BadUpstream("the document ended early"))?;

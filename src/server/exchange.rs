@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use super::check::Survey;
 use super::log::Entry;
 use super::watch::Watch;
-use crate::cache::ProxyMeters;
+use crate::cache::{ProxyMeters, Reader};
 use crate::protocol::Head;
 
 /// A request.
@@ -33,6 +33,8 @@ pub(super) struct Exchange {
     pub(super) survey: Survey,
     /// Where it came from.
     pub(super) peer: SocketAddr,
+    /// Who reads the frames of its answer.
+    pub(super) reader: Reader,
     account: OnceLock<Account>,
 }
 
@@ -47,9 +49,9 @@ pub(super) struct Account {
 
 impl Exchange {
     /// A request that has come in.
-    pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr) -> Self {
+    pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr, reader: Reader) -> Self {
         let request::Parts { method, uri, headers, .. } = head;
-        Self { method, uri, headers, survey, peer, account: OnceLock::new() }
+        Self { method, uri, headers, survey, peer, reader, account: OnceLock::new() }
     }
 
     /// The path and query as sent.

@@ -28,6 +28,7 @@ use super::exchange::{Account, Exchange, Ticket, Tracked};
 use super::health;
 use super::listen::Shared;
 use super::watch::Watch;
+use crate::cache::Reader;
 
 /// The application as a service. One for the whole server; each connection has a clone.
 pub(super) trait Edge:
@@ -111,7 +112,10 @@ pub(super) fn respond<S: Edge>(
         },
     );
     let survey = checked.unwrap_or_default();
-    let exchange = Arc::new(Exchange::new(head, survey, line.peer));
+    // HTTP/1.1 hands frames to the socket as they are; TLS and HTTP/2 put their own around them.
+    let plain = !line.tls && version != Version::HTTP_2;
+    let reader = if plain { Reader::Kernel } else { Reader::Program };
+    let exchange = Arc::new(Exchange::new(head, survey, line.peer, reader));
     let ticket = Ticket::new(Arc::clone(&exchange), Arc::clone(&line.watch), shared.journal.begin());
     let answered = match checked {
         Ok(_) => {

@@ -5,24 +5,27 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::buffers::{FRAME, Frame};
+use super::mapped;
 
 /// An open, immutable blob. Cheap to clone; stays readable if gc takes the file away meanwhile.
 #[derive(Debug, Clone)]
 pub struct Blob {
     content: Content,
     size: u64,
+    /// The file as memory, once somebody has asked for it; `None` in it if it cannot be mapped.
+    mapping: Arc<OnceLock<Option<Bytes>>>,
 }
 
 impl Blob {
-    pub(super) const fn new(content: Content, size: u64) -> Self {
-        Self { content, size }
+    pub(super) fn new(content: Content, size: u64) -> Self {
+        Self { content, size, mapping: Arc::default() }
     }
 
     pub(super) const fn content(&self) -> &Content {
@@ -71,6 +74,19 @@ impl Blob {
     /// As [`Self::read_at`].
     pub fn read_all(&self) -> io::Result<Bytes> {
         self.read_at(0, usize::try_from(self.size).map_err(io::Error::other)?)
+    }
+
+    /// `len` bytes at `offset`, or what is left there, without a copy: the file as memory. `None` if
+    /// not all of it is in the page cache, or the file cannot be mapped.
+    ///
+    /// For handing to a plain socket and nothing else. If somebody has cut the file on disk, a
+    /// system call that is given these bytes fails; touching them would end the process.
+    pub fn mapped(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let Content::File(file) = &self.content else { return None };
+        let mapping = self.mapping.get_or_init(|| mapped::map(file.as_fd(), self.size).ok()).as_ref()?;
+        let start = usize::try_from(offset).ok()?;
+        let part = mapping.slice(start..start + self.clamp(offset, len));
+        mapped::is_resident(&part).then_some(part)
     }
 
     fn clamp(&self, offset: u64, len: usize) -> usize {

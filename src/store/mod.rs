@@ -15,6 +15,7 @@ mod conformance;
 mod error;
 mod layout;
 mod local;
+mod mapped;
 mod memory;
 mod scan;
 mod staged;
