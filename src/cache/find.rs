@@ -62,7 +62,7 @@ impl Cache {
             }
         }
         if let Some(reference) = self.read_ref(&resource.key).await {
-            self.heal(protocol, &resource.key, reference.clone());
+            self.heal(protocol, &resource.key, reference.clone()).await;
             return Some(Held::own(reference, &resource.key));
         }
         if index.is_some_and(|index| index.is_complete()) {
@@ -139,13 +139,16 @@ impl Cache {
         }
     }
 
-    /// Writes the row for a ref that was found as a file only.
-    fn heal(&self, protocol: &'static dyn Protocol, key: &RefKey, mut reference: Ref) {
+    /// Writes the row for a ref that was found as a file only. Waited for (a commit takes well under a
+    /// millisecond, and the wait is bounded): what the ref links is asked for next, and is granted
+    /// by this row.
+    async fn heal(&self, protocol: &'static dyn Protocol, key: &RefKey, mut reference: Ref) {
         self.complete(protocol, key, &mut reference);
         let scope = protocol.scope(&key.path).to_owned();
         let record = Record { key: key.clone(), scope, reference };
-        let writer = self.writer.clone();
-        tokio::spawn(async move { writer.record(record).await });
+        if !self.writer.record(record).await {
+            tracing::debug!(%key, "a row could not be written now");
+        }
     }
 
     /// Fills in the links of a ref that was written without them, by hand or by an older version.
