@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 
 use repoxy::model::{ArtifactType, ProxyTable, RefKey};
 use repoxy::protocol::oci::Oci;
-use repoxy::protocol::{Head, Protocol as _, Route};
+use repoxy::protocol::{Gathered, Head, Protocol as _, Route};
 
 /// The tag that is meant if none is named.
 const LATEST: &str = "latest";
@@ -26,8 +26,10 @@ pub(crate) fn candidates(name: &str, proxies: &ProxyTable) -> Vec<RefKey> {
     for repository in repositories {
         for endpoint in ["manifests", "blobs"] {
             let path = format!("/v2/{repository}/{endpoint}/{reference}");
-            let head = Head { method: &Method::GET, path: &path, query: None, headers: &HeaderMap::new() };
-            if let Ok(Route::Fetch(fetch)) = Oci.route(&head, proxies)
+            let headers = HeaderMap::new();
+            let head =
+                Head { method: &Method::GET, authority: None, path: &path, query: None, headers: &headers };
+            if let Ok(Route::Fetch(fetch)) = Oci.route(&head, proxies, &Gathered::default())
                 && !keys.contains(&fetch.resource.key)
             {
                 keys.push(fetch.resource.key);

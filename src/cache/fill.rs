@@ -60,6 +60,16 @@ impl Fill {
         let until = self.begun + patience;
         tokio::time::timeout_at(until, self.arrived()).await.ok()
     }
+
+    /// Waits for the end: then it is published, or there is nothing to publish.
+    pub(super) async fn settled(mut self) -> Result<(), Failure> {
+        // As above: an error means that the end has been published.
+        let _ = self.stage.wait_for(|stage| matches!(stage, Stage::Settled(_))).await;
+        match &*self.stage.borrow() {
+            Stage::Settled(result) => result.as_ref().as_ref().map(|_| ()).map_err(Failure::clone),
+            Stage::Asking | Stage::Flowing(..) => Err(Failure::passing(Refusal::Internal, "unsettled")),
+        }
+    }
 }
 
 /// The fills that are under way.

@@ -41,6 +41,8 @@ pub(super) struct Flow {
     pub(super) release: watch::Receiver<Release>,
     /// The size that upstream promised.
     pub(super) size: Option<u64>,
+    /// Whether the digest is known before all bytes are there.
+    pub(super) named: bool,
 }
 
 /// One reader of a fill that is under way.

@@ -9,12 +9,15 @@
 //! 4. `follow` and `body`: everybody reads what is there, at their own pace.
 
 mod body;
+mod catalogues;
 mod decide;
 mod failure;
 mod fill;
 mod find;
 mod follow;
+mod gather;
 mod hot;
+mod judge;
 mod memo;
 mod meters;
 mod names;
@@ -36,10 +39,13 @@ pub use hot::{Ready, ReadyBody};
 pub use meters::{Outcome, ProxyMeters};
 
 use crate::index::{Handle, Writer};
-use crate::model::{Clock, Delivery, ProxyId, ProxyTable, Ref, RefKey, Resource, Timestamp};
+use crate::model::{
+    Checksum, Clock, Delivery, Digest, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp,
+};
 use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
 use crate::upstream::{Ask, Target, Upstream};
+use catalogues::Catalogues;
 use failure::Failure;
 use fill::{Fill, Fills, Settled, Stage};
 use find::{FileGrants, Held};
@@ -69,6 +75,7 @@ pub struct Cache {
     absent: Absent,
     doubts: Doubts,
     file_grants: FileGrants,
+    catalogues: Catalogues,
     hot: Hot,
     uses: Uses,
 }
@@ -133,6 +140,9 @@ pub struct Served {
     pub reference: Ref,
     /// Its size, if known yet (a fill whose upstream gave no length does not know).
     pub size: Option<u64>,
+    /// Whether the reference's digest is that of the content; a fill of content without a checksum
+    /// learns it at its end.
+    pub named: bool,
     /// How it came about.
     pub outcome: Outcome,
     /// Why upstream was not used, for a stale answer: a short token such as `timeout`.
@@ -162,6 +172,7 @@ impl Cache {
             absent: Absent::new(),
             doubts: Doubts::new(),
             file_grants: FileGrants::new(),
+            catalogues: Catalogues::new(),
             hot: Hot::new(parts.hot_bytes),
             uses: Uses::new(),
         }
@@ -286,8 +297,8 @@ impl Cache {
                 cache: Arc::clone(self),
                 site: Arc::clone(site),
                 protocol,
-                ask: ask_for(resource, want.via),
                 resource: resource.clone(),
+                via: want.via.map(str::to_owned),
                 held,
             };
             tokio::spawn(job.run(end));
@@ -307,6 +318,7 @@ impl Cache {
             Stage::Flowing(reference, flow) => Ok(Served {
                 reference: Ref::clone(&reference),
                 size: flow.size,
+                named: flow.named,
                 outcome: if started { Outcome::Filled } else { Outcome::Joined },
                 detail: None,
                 body: Body::Following(Follower::new(flow)),
@@ -336,25 +348,25 @@ impl Cache {
             Body::Blob(blob.clone())
         };
         let meters = Arc::clone(&site.meters);
-        Ok(Served { reference, size: Some(size), outcome, detail: None, body, meters, used })
+        Ok(Served { reference, size: Some(size), named: true, outcome, detail: None, body, meters, used })
     }
 
     /// The headers of content that is not cached, without fetching it.
     async fn peek(&self, Call { site, resource, want, .. }: Call<'_>) -> Result<Served, Failure> {
-        let ask = Ask { head: true, ..ask_for(resource, want.via) };
+        let ask = Ask { head: true, ..ask_for(resource, &resource.source, want.via)? };
         let now = self.clock.now();
         let answer = match site.upstream.send(&ask).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.note_failure(resource, error.into(), now)),
         };
-        let Some(digest) = resource.expect.as_ref().and_then(crate::model::Checksum::digest) else {
-            return Err(Failure::passing(Refusal::Internal, "unnamed"));
-        };
+        let digest = resource.expect.as_ref().and_then(Checksum::digest);
         let size = answer.content_length();
+        let (named, digest) = (digest.is_some(), digest.unwrap_or_else(|| Digest::of(b"")));
         let reference = obtain::reading(resource, &answer, digest, size.unwrap_or(0), now);
         Ok(Served {
             reference,
             size,
+            named,
             outcome: Outcome::Filled,
             detail: None,
             body: Body::Memory(bytes::Bytes::new()),
@@ -443,17 +455,22 @@ impl Cache {
     }
 }
 
-/// The request that asks upstream for a resource.
-fn ask_for(resource: &Resource, via: Option<&str>) -> Ask {
-    let crate::model::Source::Path(path) = &resource.source;
-    Ask {
-        target: Target::Path(path.clone()),
+/// The request that asks upstream for a resource at one of its places.
+fn ask_for(resource: &Resource, source: &Source, via: Option<&str>) -> Result<Ask, Failure> {
+    let target = match source {
+        Source::Path(path) => Target::Path(path.clone()),
+        Source::Url(url) => Target::Url(url.parse().map_err(|_| {
+            Failure::passing(Refusal::BadUpstream("it names an address that is none"), "senseless")
+        })?),
+    };
+    Ok(Ask {
+        target,
         accept: resource.accept,
         token_scope: resource.token_scope.clone(),
         patience: matches!(resource.delivery, Delivery::Whole { .. }).then_some(DOCUMENT_PATIENCE),
         via: via.map(str::to_owned),
         ..Ask::default()
-    }
+    })
 }
 
 async fn read_whole(blob: &Blob) -> std::io::Result<bytes::Bytes> {

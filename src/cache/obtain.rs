@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::watch;
 
@@ -14,38 +15,48 @@ use super::failure::Failure;
 use super::fill::{FillEnd, Settled};
 use super::find::Held;
 use super::follow::{Flow, Release};
+use super::judge::Judged;
 use super::meters::Outcome;
 use super::transfer::Transfer;
 use super::{Cache, Site, ask_for};
 use crate::index::Record;
-use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, Resource, Timestamp};
+use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Protocol, Refusal};
-use crate::store::{Blob, Staged};
+use crate::store::{Blob, Sealed, Staged};
 use crate::upstream::{Answer, Ask, UpstreamError};
 
 /// How often a fill starts over, when the content was corrupt or was lost between W1 and W3.
 const MAX_ATTEMPTS: u32 = 2;
 
 /// One fill's work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Job {
     pub cache: Arc<Cache>,
     pub site: Arc<Site>,
     pub protocol: &'static dyn Protocol,
     pub resource: Resource,
-    /// The plain request for the resource.
-    pub ask: Ask,
+    /// The `Via` of the request that began it.
+    pub via: Option<String>,
     /// What is cached but past its time.
     pub held: Option<(Held, Blob)>,
 }
 
 /// What upstream said to the first question.
 #[derive(Debug)]
-enum Said {
+pub(super) enum Said {
     /// What is held still holds.
     Unchanged(Box<Answer>),
-    /// Here it comes.
-    Body(Box<Answer>),
+    /// Here it comes, in answer to this request.
+    Body(Box<Answer>, Box<Ask>),
+}
+
+/// Content that has arrived and is what it should be, but is not published.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub reference: Ref,
+    pub sealed: Sealed,
+    /// The bytes, if it is delivered whole.
+    pub document: Option<Bytes>,
 }
 
 impl Job {
@@ -91,7 +102,10 @@ impl Job {
             (Said::Unchanged(_), None) => {
                 Err(UpstreamError::Senseless("304 to a plain request".into()).into())
             }
-            (Said::Body(answer), _) => self.download(*answer, end).await,
+            (Said::Body(answer, ask), _) => {
+                let arrived = self.download(*answer, &ask, Some(end)).await?;
+                self.publish(arrived).await
+            }
         }
     }
 
@@ -104,7 +118,7 @@ impl Job {
         let Some(blob) = self.cache.store.ensure_live(artifact_type, &digest, None).await? else {
             return Ok(None);
         };
-        let ask = Ask { head: true, ..self.ask.clone() };
+        let ask = Ask { head: true, ..self.ask_at(&self.resource.source)? };
         let answer = match self.site.upstream.send(&ask).await {
             Ok(answer) => answer,
             Err(UpstreamError::Status(405 | 501)) => return Ok(None),
@@ -125,12 +139,27 @@ impl Job {
         Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated }))
     }
 
-    /// The first question: does what is held still hold, else give it.
-    async fn ask(&self) -> Result<Said, Failure> {
+    fn ask_at(&self, source: &Source) -> Result<Ask, Failure> {
+        ask_for(&self.resource, source, self.via.as_deref())
+    }
+
+    /// The first question: does what is held still hold, else give it. Asked at the second place if
+    /// the first has not got it.
+    pub(super) async fn ask(&self) -> Result<Said, Failure> {
+        let said = self.ask_once(self.ask_at(&self.resource.source)?).await;
+        match (said, &self.resource.fallback) {
+            (Err(UpstreamError::NotFound), Some(fallback)) => {
+                Ok(self.ask_once(self.ask_at(fallback)?).await?)
+            }
+            (said, _) => Ok(said?),
+        }
+    }
+
+    async fn ask_once(&self, ask: Ask) -> Result<Said, UpstreamError> {
         let upstream = &self.site.upstream;
-        let ask = &self.ask;
         let Some((held, _)) = &self.held else {
-            return Ok(Said::Body(Box::new(upstream.send(ask).await?)));
+            let answer = upstream.send(&ask).await?;
+            return Ok(Said::Body(Box::new(answer), Box::new(ask)));
         };
         // A HEAD that states the digest costs upstream nothing; registries count GETs.
         if let Some(header) = self.resource.digest_header {
@@ -142,7 +171,7 @@ impl Job {
                     _ => {}
                 },
                 Err(UpstreamError::Status(405 | 501)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         let conditional = Ask {
@@ -154,7 +183,7 @@ impl Job {
         if answer.status == StatusCode::NOT_MODIFIED {
             Ok(Said::Unchanged(answer))
         } else {
-            Ok(Said::Body(answer))
+            Ok(Said::Body(answer, Box::new(ask)))
         }
     }
 
@@ -181,9 +210,15 @@ impl Job {
         Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
     }
 
-    async fn download(&self, answer: Answer, end: &FillEnd) -> Result<Settled, Failure> {
+    /// Takes the body, checked; followers are let in at `end` as soon as they may see it.
+    pub(super) async fn download(
+        &self,
+        answer: Answer,
+        ask: &Ask,
+        end: Option<&FillEnd>,
+    ) -> Result<Arrived, Failure> {
         let resource = &self.resource;
-        let size = answer.content_length();
+        let size = answer.content_length().or(resource.size);
         let limit = match resource.delivery {
             Delivery::Whole { limit } => Some(limit),
             Delivery::Streamed => None,
@@ -191,12 +226,10 @@ impl Job {
         if let Some(limit) = limit.filter(|limit| size.is_some_and(|size| size > *limit)) {
             return Err(Failure::passing(Refusal::TooLarge { limit }, "too-large"));
         }
-        let mut claims: Vec<Checksum> = resource.expect.iter().cloned().collect();
-        if let Some(header) = resource.digest_header {
-            claims.extend(
-                stated_digest(&answer, header)?.filter(|stated| Some(stated) != resource.expect.as_ref()),
-            );
+        if resource.size.is_some_and(|named| Some(named) != size) {
+            return Err(Failure::passing(Refusal::BadUpstream("its size is not the one named"), "corrupt"));
         }
+        let claims = self.claims(&answer)?;
         if claims.is_empty() && !answer.marks_end() {
             return Err(Failure::passing(
                 Refusal::BadUpstream("its end cannot be told from a cut"),
@@ -207,30 +240,45 @@ impl Job {
         let (release, released) =
             watch::channel(if claims.is_empty() { Release::Unchecked } else { Release::Held });
         let release = ReleaseGuard(release);
-        // Content without a sha256 in its name is not shown before it is whole: what it is called
-        // here is not known yet.
-        if resource.delivery == Delivery::Streamed
-            && let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest)
+        let named = resource.expect.as_ref().and_then(Checksum::digest);
+        // Content that is named in another algorithm only is not shown before it is whole: what it is
+        // called here is not known yet.
+        if let Some(end) = end
+            && resource.delivery == Delivery::Streamed
+            && (named.is_some() || resource.expect.is_none())
         {
+            let digest = named.unwrap_or_else(|| Digest::of(b""));
             let reference = reading(resource, &answer, digest, size.unwrap_or(0), self.cache.clock.now());
             let (reader, written) = (staged.reader(), staged.progress());
-            end.flow(reference, Flow { reader, written, release: released, size });
+            end.flow(reference, Flow { reader, written, release: released, size, named: named.is_some() });
         }
-        self.take_body(answer, staged, &claims, &release, limit).await
+        self.take_body(answer, ask, staged, &claims, &release, limit).await
     }
 
-    /// Moves the body, checks it and publishes what it is.
+    /// What the bytes must hash to: by the resource's name, and by the answer's own word.
+    fn claims(&self, answer: &Answer) -> Result<Vec<Checksum>, Failure> {
+        let resource = &self.resource;
+        let mut claims: Vec<Checksum> = resource.expect.iter().cloned().collect();
+        if let Some(header) = resource.digest_header {
+            claims.extend(
+                stated_digest(answer, header)?.filter(|stated| Some(stated) != resource.expect.as_ref()),
+            );
+        }
+        Ok(claims)
+    }
+
+    /// Moves the body and checks it.
     async fn take_body(
         &self,
         answer: Answer,
+        ask: &Ask,
         mut staged: Staged,
         claims: &[Checksum],
         release: &ReleaseGuard,
         limit: Option<u64>,
-    ) -> Result<Settled, Failure> {
+    ) -> Result<Arrived, Failure> {
         let mut reference = reading(&self.resource, &answer, Digest::of(b""), 0, self.cache.clock.now());
-        let checked = !claims.is_empty();
-        let transfer = Transfer { upstream: &self.site.upstream, ask: &self.ask, checked, limit };
+        let transfer = Transfer { upstream: &self.site.upstream, ask, checked: !claims.is_empty(), limit };
         transfer.run(answer, &mut staged).await?;
         let reader = staged.reader();
         let sealed = staged.seal(claims).await.inspect_err(|error| {
@@ -238,17 +286,39 @@ impl Job {
         })?;
         release.0.send_replace(Release::Whole { size: sealed.size });
         (reference.target_digest, reference.size) = (sealed.digest, sealed.size);
-        if self.protocol.is_document(&reference.kind) {
-            let len = usize::try_from(sealed.size).unwrap_or(usize::MAX);
-            let document = reader.read_at(0, len).map_err(|_| unreadable())?;
+        let document = match self.resource.delivery {
+            Delivery::Whole { .. } => {
+                let len = usize::try_from(sealed.size).unwrap_or(usize::MAX);
+                Some(reader.read_at(0, len).map_err(|_| unreadable())?)
+            }
+            Delivery::Streamed => None,
+        };
+        Ok(Arrived { reference, sealed, document })
+    }
+
+    /// Publishes what has arrived, if the dialect accepts it.
+    async fn publish(&self, arrived: Arrived) -> Result<Settled, Failure> {
+        let Arrived { mut reference, sealed, document } = arrived;
+        let mut judged = match &document {
+            Some(document) => self.judge(document).await?,
+            None => Judged::default(),
+        };
+        if let Some(document) = document.filter(|_| self.protocol.is_document(&reference.kind)) {
             reference.links = Some(self.links(&reference, &document)?);
         }
+        judged.publish_companions().await?;
         let blob = sealed.publish().await?;
-        if self.cache.vouched_for(self.protocol, &self.resource) {
-            return Ok(Settled { reference, blob, outcome: Outcome::Filled });
+        if !self.cache.vouched_for(self.protocol, &self.resource) {
+            self.publish_ref(&reference).await?;
         }
-        self.publish_ref(&reference).await?;
+        judged.publish_facts(self, &reference).await?;
         Ok(Settled { reference, blob, outcome: Outcome::Filled })
+    }
+
+    /// Publishes content that was judged together with another's.
+    pub(super) async fn publish_judged(&self, arrived: Arrived) -> Result<(), Failure> {
+        arrived.sealed.publish().await?;
+        self.publish_ref(&arrived.reference).await
     }
 
     fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Digest>, Failure> {
@@ -261,7 +331,10 @@ impl Job {
     /// W2, W3, and the row. A disk that takes no ref costs the next request a fetch, not this one
     /// its answer.
     async fn publish_ref(&self, reference: &Ref) -> Result<(), Failure> {
-        let key = &self.resource.key;
+        self.publish_ref_at(&self.resource.key, reference).await
+    }
+
+    pub(super) async fn publish_ref_at(&self, key: &RefKey, reference: &Ref) -> Result<(), Failure> {
         if let Err(error) = self.cache.store.write_ref(key, reference).await {
             tracing::error!(%error, %key, "could not write a ref");
             return Ok(());
@@ -273,6 +346,9 @@ impl Job {
         }
         let scope = self.protocol.scope(&key.path).to_owned();
         self.cache.writer.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
+        if self.protocol.is_catalogue(&reference.kind) {
+            self.cache.catalogues.note(key, &reference.kind, digest, reference.fetched_at);
+        }
         Ok(())
     }
 }
@@ -309,8 +385,7 @@ impl Cache {
                 ..granting
             };
             let Some(site) = cache.sites.get(&resource.key.proxy).cloned() else { return };
-            let ask = ask_for(&resource, None);
-            let job = Job { cache, site, protocol, resource, ask, held: None };
+            let job = Job { cache, site, protocol, resource, via: None, held: None };
             if job.publish_ref(&reference).await.is_err() {
                 tracing::debug!(key = %job.resource.key, "content served by digest could not be given a ref");
             }

@@ -17,4 +17,4 @@ pub use key::{Area, PathError, RefKey, RefPath};
 pub use name::{ArtifactType, NameError, ProxyFacts, ProxyId, ProxyName, ProxyTable};
 pub use reference::{Ref, RefError};
 pub use resource::{Delivery, Freshness, MediaType, Resource, Source};
-pub use rules::RefRules;
+pub use rules::{Claim, Descriptor, RefRules};

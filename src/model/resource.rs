@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Checksum, RefKey};
 
 /// One thing a client may ask for: where it is kept, where it comes from, how long it holds, and
@@ -17,10 +19,15 @@ pub struct Resource {
     pub kind: &'static str,
     /// Where upstream has it.
     pub source: Source,
+    /// Where else upstream may have it, if it is not there. Only for content with `expect`, which tells
+    /// whether it is the same.
+    pub fallback: Option<Source>,
     /// How long an answer holds.
     pub freshness: Freshness,
-    /// What its bytes must hash to, if the name says so.
+    /// What its bytes must hash to, if the name or another document says so.
     pub expect: Option<Checksum>,
+    /// Its size, if another document says so.
+    pub size: Option<u64>,
     /// The upstream response header that states the content's digest (lower case), if the protocol
     /// has one. Its claim is checked; and where it exists, revalidation is a HEAD.
     pub digest_header: Option<&'static str>,
@@ -36,6 +43,39 @@ pub struct Resource {
     pub keep_headers: &'static [&'static str],
     /// The authorisation scope to ask a token service for when its challenge names none.
     pub token_scope: Option<String>,
+    /// What the dialect has to know again when it judges the content, such as the keys that must have
+    /// signed it. The engine hands it back unread.
+    pub context: Bytes,
+}
+
+impl Resource {
+    /// A resource of which only the necessary is said: a document or content without a checksum, of
+    /// upstream's media type.
+    pub fn new(
+        key: RefKey,
+        kind: &'static str,
+        source: Source,
+        freshness: Freshness,
+        delivery: Delivery,
+    ) -> Self {
+        Self {
+            key,
+            kind,
+            source,
+            fallback: None,
+            freshness,
+            expect: None,
+            size: None,
+            digest_header: None,
+            linked: false,
+            delivery,
+            accept: None,
+            media_type: MediaType::Upstream,
+            keep_headers: &[],
+            token_scope: None,
+            context: Bytes::new(),
+        }
+    }
 }
 
 /// Where upstream has a resource.
@@ -43,6 +83,9 @@ pub struct Resource {
 pub enum Source {
     /// At this path and query below the proxy's upstream URL; begins with `/`.
     Path(String),
+    /// At this absolute URL, which a document of upstream's gave. Credentials go along only to
+    /// upstream's own origin.
+    Url(String),
 }
 
 /// How long an answer holds before upstream is asked again.

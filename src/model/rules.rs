@@ -3,6 +3,8 @@
 //! The engine takes it from the protocol it serves; gc, fsck and reindex are handed it and so never
 //! learn what a manifest is.
 
+use serde_json::{Map, Value};
+
 use super::{Digest, RefPath};
 
 /// A dialect's rules about its refs. Pure.
@@ -18,4 +20,36 @@ pub trait RefRules: Send + Sync {
 
     /// Whether content of this kind is a document that has to be read for its links.
     fn is_document(&self, kind: &str) -> bool;
+
+    /// Whether content of this kind is a catalogue: an index that names other content of the same
+    /// proxy, and what that must hash to.
+    fn is_catalogue(&self, _kind: &str) -> bool {
+        false
+    }
+
+    /// Visits what a catalogue names, compressed as upstream sent it. False if it is not what its kind and path say; what was
+    /// visited until then is right.
+    fn catalogue(&self, _path: &RefPath, _document: &[u8], _visit: &mut dyn FnMut(&str, Claim)) -> bool {
+        false
+    }
+}
+
+/// What a document says of content that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// What its bytes hash to.
+    pub digest: Digest,
+    /// Its size in bytes, if the document says so.
+    pub size: Option<u64>,
+}
+
+/// Facts about an artifact, to be kept in its proxy's `meta` tree beside what the artifact is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Descriptor {
+    /// Where in the tree.
+    pub path: RefPath,
+    /// The ref's `kind`.
+    pub kind: &'static str,
+    /// The facts, as further fields of the ref.
+    pub facts: Map<String, Value>,
 }

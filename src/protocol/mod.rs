@@ -5,14 +5,17 @@
 //! the engine can do, every dialect can; a dialect that needs more asks for a field in
 //! [`Resource`], never for a branch in the engine.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::model::{ArtifactType, ProxyId, ProxyTable, Ref, RefRules, Resource};
+use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefRules, Resource};
 
+mod gather;
 pub mod oci;
+mod refusal;
+
+pub use gather::{Companion, Gathered, Gotten, Lookup, Need, Unrouted};
+pub use refusal::{Part, Refusal};
 
 /// Every dialect there is.
 pub static ALL: &[&dyn Protocol] = &[&oci::Oci];
@@ -22,6 +25,9 @@ pub static ALL: &[&dyn Protocol] = &[&oci::Oci];
 pub struct Head<'r> {
     /// The method.
     pub method: &'r Method,
+    /// The authority (`host` or `host:port`) of a target that is not this server's own: what a client
+    /// sends that takes this server for its HTTP proxy. Only one that a proxy answers for gets here.
+    pub authority: Option<&'r str>,
     /// The path as sent, still percent-encoded, begins with `/`.
     pub path: &'r str,
     /// The query as sent, without the `?`.
@@ -35,14 +41,44 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
     /// The type whose proxies it speaks for.
     fn artifact_type(&self) -> ArtifactType;
 
-    /// Whether requests for this path are its own (the path as sent).
-    fn owns(&self, path: &str) -> bool;
+    /// Whether a request is its own.
+    fn owns(&self, head: &Head<'_>, proxies: &ProxyTable) -> bool;
 
-    /// What a request asks for.
+    /// What a request asks for, judging by what has been `gathered` for it so far: nothing at first.
     ///
     /// # Errors
-    /// A [`Refusal`] for a request that can be answered without looking anything up.
-    fn route(&self, head: &Head<'_>, proxies: &ProxyTable) -> Result<Route, Refusal>;
+    /// [`Unrouted::Needs`] if something has to be known first: it is called again then, with that
+    /// gathered. A refusal for a request that can be answered without asking for content.
+    fn route(&self, head: &Head<'_>, proxies: &ProxyTable, gathered: &Gathered) -> Result<Route, Unrouted>;
+
+    /// What has to be fetched along with a new version of a document before that is shown; `old` is the
+    /// version that is shown now. Companions have no companions of their own.
+    ///
+    /// # Errors
+    /// [`Refusal::BadUpstream`] if the document is not what it should be: nothing is stored.
+    fn companions(
+        &self,
+        _resource: &Resource,
+        _old: Option<&[u8]>,
+        _new: &[u8],
+    ) -> Result<Vec<Companion>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    /// Judges a new version of a document before anything of it is stored, by what it must have been
+    /// made of or signed by; `companions` holds those that were fetched for it whole. What was
+    /// learned is written to the proxy's `meta` tree.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that says what is wrong: neither the document nor its companions are stored.
+    fn vet(
+        &self,
+        _resource: &Resource,
+        _document: &[u8],
+        _companions: &Gathered,
+    ) -> Result<Vec<Descriptor>, Refusal> {
+        Ok(Vec::new())
+    }
 
     /// Changes a document on its way out; what is stored stays what upstream sent. Called only for
     /// a [`Fetch`] with `rewrite` set.
@@ -73,6 +109,8 @@ pub enum Route {
     Fetch(Box<Fetch>),
     /// A document that the engine's own records make.
     Derive(Derive),
+    /// A document that the dialect made of what was gathered.
+    Made(Document),
     /// An answer that needs nothing else.
     Local(Reply),
 }
@@ -123,93 +161,4 @@ pub struct Reply {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,
-}
-
-/// Why a request is not answered with content. Carries no I/O types, so that nothing internal can
-/// reach a client by accident.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no such path in the protocol.
-    #[error("no such endpoint")]
-    NoEndpoint,
-    /// A name, tag, digest or parameter that the protocol's grammar forbids.
-    #[error("{what} is not valid: {why}")]
-    Invalid {
-        /// Which part of the request.
-        what: Part,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The request names a proxy or namespace that is not configured.
-    #[error("no proxy is configured for this name")]
-    NoProxy,
-    /// The method is not one that a read-only cache answers.
-    #[error("this is a read-only cache")]
-    ReadOnly,
-    /// Upstream says that there is no such thing.
-    #[error("not found upstream")]
-    NotFound,
-    /// Upstream does not let us have it.
-    #[error("upstream denied access")]
-    Denied {
-        /// Whether we asked without credentials; registries answer so for what does not exist.
-        anonymous: bool,
-    },
-    /// Upstream limits us.
-    #[error("upstream limits the rate of requests")]
-    RateLimited {
-        /// How long upstream asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// Upstream cannot be asked now.
-    #[error("upstream is unavailable")]
-    Unavailable {
-        /// When it may be worth to ask again.
-        retry_after: Option<Duration>,
-    },
-    /// Upstream did not answer in time.
-    #[error("upstream did not answer in time")]
-    Timeout,
-    /// Upstream's answer cannot be used: an error status, wrong bytes, not what it should be.
-    #[error("upstream gave an answer that cannot be used: {0}")]
-    BadUpstream(&'static str),
-    /// The content is larger than is accepted.
-    #[error("larger than the limit of {limit} bytes")]
-    TooLarge {
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// The request has already passed through this server.
-    #[error("the request has come back to this cache")]
-    Loop,
-    /// Something failed here; the log has the details.
-    #[error("internal error")]
-    Internal,
-}
-
-/// The part of a request that a [`Refusal::Invalid`] is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The path as a whole.
-    Path,
-    /// A repository or package name.
-    Name,
-    /// A tag or version.
-    Reference,
-    /// A digest.
-    Digest,
-    /// A query parameter.
-    Query,
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Path => "path",
-            Self::Name => "name",
-            Self::Reference => "reference",
-            Self::Digest => "digest",
-            Self::Query => "query",
-        })
-    }
 }

@@ -16,7 +16,7 @@ use warp::Reply as _;
 
 use super::conditional::{self, Verdict};
 use super::exchange::Exchange;
-use crate::cache::{Body, Outcome, Reader};
+use crate::cache::{Body, Outcome, Reader, Served};
 use crate::model::{Digest, Ref, Timestamp};
 use crate::protocol::{Document, Reply};
 
@@ -55,8 +55,15 @@ pub(super) enum Content {
 }
 
 /// The headers of the whole answer, but for [`stamp`]. `extra` comes from the dialect and wins.
-pub(super) fn headers(
+pub(super) fn headers(served: &Served, extra: Vec<(HeaderName, HeaderValue)>) -> HeaderMap {
+    let digest = served.named.then_some(served.reference.target_digest);
+    headers_of(&served.reference, digest, served.size, extra)
+}
+
+/// The same; `digest` stands in for a missing entity tag.
+fn headers_of(
     reference: &Ref,
+    digest: Option<Digest>,
     size: Option<u64>,
     extra: Vec<(HeaderName, HeaderValue)>,
 ) -> HeaderMap {
@@ -68,7 +75,7 @@ pub(super) fn headers(
         headers.insert(CONTENT_LENGTH, size.into());
     }
     let etag = reference.etag.as_deref().and_then(value);
-    if let Some(etag) = etag.or_else(|| value(&tag(&reference.target_digest))) {
+    if let Some(etag) = etag.or_else(|| digest.and_then(|digest| value(&tag(&digest)))) {
         headers.insert(ETAG, etag);
     }
     if let Some(modified) = reference.last_modified.as_deref().and_then(value) {
@@ -247,19 +254,23 @@ mod tests {
         Ref::parse(json.as_bytes()).expect("a ref")
     }
 
+    fn named(reference: &Ref, size: Option<u64>, extra: Vec<(HeaderName, HeaderValue)>) -> HeaderMap {
+        headers_of(reference, Some(reference.target_digest), size, extra)
+    }
+
     fn exchange(method: Method, lines: &[(HeaderName, &str)]) -> Exchange {
         let mut request = Request::builder().method(method).uri("/x");
         for (name, value) in lines {
             request = request.header(name, *value);
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
-        let survey = Survey { conditional: !lines.is_empty(), looped: false };
+        let survey = Survey { conditional: !lines.is_empty(), ..Survey::default() };
         Exchange::new(head, survey, "127.0.0.1:1".parse().expect("an address"), Reader::Program)
     }
 
     /// Status, headers and body of the answer to a request for ten bytes.
     async fn ask(method: Method, lines: &[(HeaderName, &str)]) -> (u16, HeaderMap, Bytes) {
-        let mut headers = headers(&reference(r#","etag":"\"e\"""#), Some(10), Vec::new());
+        let mut headers = named(&reference(r#","etag":"\"e\"""#), Some(10), Vec::new());
         stamp(&mut headers, 7, HeaderValue::from_static("repoxy; hit"));
         let content = Content::Memory(Bytes::from_static(b"0123456789"));
         let response = super::content(&exchange(method, lines), headers, Some(10), content);
@@ -271,22 +282,25 @@ mod tests {
     #[test]
     fn upstreams_validators_are_passed_on_and_the_digest_stands_in_for_a_missing_one() {
         let full = reference(r#","etag":"W/\"a\"","lastModified":"then","mediaType":"text/x""#);
-        let full = headers(&full, Some(10), Vec::new());
+        let full = named(&full, Some(10), Vec::new());
         assert_eq!(full[ETAG], "W/\"a\"");
         assert_eq!(full[LAST_MODIFIED], "then");
         assert_eq!(full[CONTENT_TYPE], "text/x");
         assert_eq!(full[CONTENT_LENGTH], "10");
 
-        let bare = headers(&reference(""), None, Vec::new());
+        let bare = named(&reference(""), None, Vec::new());
         assert_eq!(bare[ETAG], format!("\"{DIGEST}\""));
         assert_eq!(bare[CONTENT_TYPE], "application/octet-stream");
         assert!(!bare.contains_key(CONTENT_LENGTH) && !bare.contains_key(LAST_MODIFIED));
+
+        let unnamed = headers_of(&reference(""), None, None, Vec::new());
+        assert!(!unnamed.contains_key(ETAG), "the digest of content that is on its way is not known");
     }
 
     #[test]
     fn what_upstream_sent_cannot_add_lines_to_the_answer() {
         let evil = reference(r#","etag":"\"a\"\r\nX: y","lastModified":"a\nb","mediaType":"a\u0000""#);
-        let headers = headers(&evil, None, Vec::new());
+        let headers = named(&evil, None, Vec::new());
         assert_eq!(headers[ETAG], format!("\"{DIGEST}\""));
         assert_eq!(headers[CONTENT_TYPE], "application/octet-stream");
         assert!(!headers.contains_key(LAST_MODIFIED));
@@ -296,7 +310,7 @@ mod tests {
     fn the_dialects_headers_win() {
         let line = |name, value| (name, HeaderValue::from_static(value));
         let extra = vec![line(ETAG, "\"own\""), line(LINK, "a"), line(LINK, "b")];
-        let headers = headers(&reference(r#","etag":"\"a\"""#), None, extra);
+        let headers = named(&reference(r#","etag":"\"a\"""#), None, extra);
         assert_eq!(headers.get_all(ETAG).iter().collect::<Vec<_>>(), ["\"own\""]);
         assert_eq!(headers.get_all(LINK).iter().collect::<Vec<_>>(), ["a", "b"]);
     }

@@ -17,10 +17,13 @@ use super::exchange::{Account, Exchange};
 use super::health::{self, Lifecycle};
 use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Served, Want};
 use crate::model::{Delivery, ProxyTable, Timestamp};
-use crate::protocol::{Derive, Document, Fetch, Protocol, Refusal, Route};
+use crate::protocol::{Derive, Document, Fetch, Gathered, Protocol, Refusal, Reply, Route, Unrouted};
 
 /// The most bytes of a document that is rewritten, where its resource gives no limit.
 const MAX_DOCUMENT: u64 = 64 << 20;
+
+/// How often a dialect may find that it has to know more.
+const MAX_ROUNDS: usize = 8;
 
 /// Everything that requests are answered from.
 #[derive(Debug)]
@@ -45,36 +48,40 @@ pub(super) enum Answering {
 
 /// What a server serves.
 pub(super) trait Application: Send + Sync + 'static {
+    /// Whether it answers for a target that is another server's.
+    fn stands_for(&self, exchange: &Exchange) -> bool;
+
     /// Answers a request.
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering;
 }
 
 impl Application for App {
+    fn stands_for(&self, exchange: &Exchange) -> bool {
+        let head = exchange.head();
+        self.protocols.iter().any(|protocol| protocol.owns(&head, &self.proxies))
+    }
+
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
         if let Some(response) = self.ready(&exchange) {
             return Answering::Now(response);
         }
-        let path = exchange.uri.path();
-        let Some(&protocol) = self.protocols.iter().find(|protocol| protocol.owns(path)) else {
+        let head = exchange.head();
+        let Some(&protocol) = self.protocols.iter().find(|protocol| protocol.owns(&head, &self.proxies))
+        else {
+            let path = exchange.uri.path();
             let page = health::page(path, exchange.is_read(), &self.lifecycle, &self.metrics);
             return Answering::Now(local(&exchange, page));
         };
-        let route = if exchange.survey.looped {
-            Err(Refusal::Loop)
-        } else {
-            protocol.route(&exchange.head(), &self.proxies)
-        };
-        match route {
+        if exchange.survey.looped {
+            return Answering::Now(refused(&exchange, protocol, &Refusal::Loop));
+        }
+        match protocol.route(&head, &self.proxies, &Gathered::default()) {
             Ok(Route::Local(reply)) => Answering::Now(local(&exchange, reply)),
-            Ok(Route::Fetch(fetch)) => Answering::Later(Box::pin(async move {
-                let answered = self.fetch(&exchange, protocol, &fetch).await;
+            Err(Unrouted::Refused(refusal)) => Answering::Now(refused(&exchange, protocol, &refusal)),
+            routed => Answering::Later(Box::pin(async move {
+                let answered = self.answer_later(&exchange, protocol, routed).await;
                 answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
             })),
-            Ok(Route::Derive(derive)) => Answering::Later(Box::pin(async move {
-                let answered = self.derive(&exchange, protocol, &derive).await;
-                answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
-            })),
-            Err(refusal) => Answering::Now(refused(&exchange, protocol, &refusal)),
         }
     }
 }
@@ -85,7 +92,7 @@ impl App {
         if !exchange.is_read() || exchange.survey.looped {
             return None;
         }
-        let ready = self.cache.ready(exchange.target())?;
+        let ready = self.cache.ready(exchange.target()?)?;
         let mut headers = ready.headers.clone();
         let age = seconds(ready.fetched_at, self.cache.clock().now());
         answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit"));
@@ -97,11 +104,42 @@ impl App {
         Some(answer::content(exchange, headers, Some(ready.size()), content))
     }
 
+    /// Gathers what the dialect needs until it can route the request, and answers it.
+    async fn answer_later(
+        &self,
+        exchange: &Exchange,
+        protocol: &'static dyn Protocol,
+        mut routed: Result<Route, Unrouted>,
+    ) -> Result<Response, Refusal> {
+        let mut gathered = Gathered::default();
+        for _ in 0..MAX_ROUNDS {
+            match routed {
+                Ok(Route::Local(reply)) => return Ok(local(exchange, reply)),
+                Ok(Route::Made(document)) => return Ok(self.made_of(exchange, &gathered, document)),
+                Ok(Route::Derive(derive)) => return self.derive(exchange, protocol, &derive).await,
+                Ok(Route::Fetch(fetch)) => {
+                    return self.fetch(exchange, protocol, &fetch, gathered.is_empty()).await;
+                }
+                Err(Unrouted::Refused(refusal)) => return Err(refusal),
+                Err(Unrouted::Needs(needs)) => {
+                    let via = exchange.via();
+                    self.cache.gather(protocol, needs, via.as_deref(), &mut gathered).await;
+                    routed = protocol.route(&exchange.head(), &self.proxies, &gathered);
+                }
+            }
+        }
+        tracing::error!(resource = %exchange.uri, "a dialect never has enough");
+        Err(Refusal::Internal)
+    }
+
+    /// Serves a resource. `lasting` says that the target alone decides which resource it is, so that
+    /// the answer may be kept ready under the target.
     async fn fetch(
         &self,
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         fetch: &Fetch,
+        lasting: bool,
     ) -> Result<Response, Refusal> {
         let head_only = exchange.is_head() && !fetch.rewrite;
         let interest = if head_only { Interest::Head } else { Interest::Body };
@@ -121,10 +159,14 @@ impl App {
         }
 
         let extra = protocol.headers(&exchange.head(), fetch, &served.reference);
-        let mut headers = answer::headers(&served.reference, served.size, extra);
+        let mut headers = answer::headers(&served, extra);
         answer::stamp(&mut headers, age, status);
-        if served.outcome != Outcome::Stale && served.size.is_some() {
-            self.cache.keep_ready(exchange.target(), &served, &headers);
+        if lasting
+            && served.outcome != Outcome::Stale
+            && served.size.is_some()
+            && let Some(target) = exchange.target()
+        {
+            self.cache.keep_ready(target, &served, &headers);
         }
         Ok(answer::content(exchange, headers, served.size, Content::Body(served.body)))
     }
@@ -139,6 +181,17 @@ impl App {
         let document = protocol.derive(&exchange.head(), derive, &names)?;
         exchange.settle(Account { outcome: "derived", meters: None });
         Ok(made(exchange, answer::document_headers(&document), document.body))
+    }
+
+    /// Answers with a document that was made of others; it is as old as the oldest of them.
+    fn made_of(&self, exchange: &Exchange, gathered: &Gathered, document: Document) -> Response {
+        exchange.settle(Account { outcome: "derived", meters: None });
+        let now = self.cache.clock().now();
+        let oldest = gathered.documents().map(|(_, gotten)| gotten.reference.fetched_at).min();
+        let mut headers = answer::document_headers(&document);
+        let age = seconds(oldest.unwrap_or(now), now);
+        answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit; detail=derived"));
+        made(exchange, headers, document.body)
     }
 }
 
@@ -179,7 +232,7 @@ fn made(exchange: &Exchange, headers: HeaderMap, body: Bytes) -> Response {
     answer::content(exchange, headers, size, Content::Memory(body))
 }
 
-fn local(exchange: &Exchange, reply: crate::protocol::Reply) -> Response {
+fn local(exchange: &Exchange, reply: Reply) -> Response {
     exchange.settle(Account { outcome: "local", meters: None });
     answer::reply(exchange.is_head(), reply)
 }

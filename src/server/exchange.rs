@@ -4,6 +4,7 @@
 //! to account for the answer: it is taken out when the request has been read, goes along with the
 //! handler and then with the body, and pays on drop, whichever way the exchange ends.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Response, StatusCode, Uri, request};
 use http_body::{Frame, SizeHint};
 
@@ -25,7 +27,7 @@ use crate::protocol::Head;
 pub(super) struct Exchange {
     /// The method.
     pub(super) method: Method,
-    /// The target; an authority in it has been checked to be ours.
+    /// The target; whether an authority in it is ours, `survey` says.
     pub(super) uri: Uri,
     /// The header fields.
     pub(super) headers: HeaderMap,
@@ -54,14 +56,26 @@ impl Exchange {
         Self { method, uri, headers, survey, peer, reader, account: OnceLock::new() }
     }
 
-    /// The path and query as sent.
-    pub(super) fn target(&self) -> &str {
-        self.uri.path_and_query().map_or("", |target| target.as_str())
+    /// The path and query as sent; of a target that is this server's own.
+    pub(super) fn target(&self) -> Option<&str> {
+        self.uri.path_and_query().filter(|_| !self.survey.foreign).map(PathAndQuery::as_str)
+    }
+
+    /// The target for people to read.
+    pub(super) fn shown(&self) -> Cow<'_, str> {
+        self.target().map_or_else(|| Cow::Owned(self.uri.to_string()), Cow::Borrowed)
     }
 
     /// The head as dialects want it.
     pub(super) fn head(&self) -> Head<'_> {
-        Head { method: &self.method, path: self.uri.path(), query: self.uri.query(), headers: &self.headers }
+        let authority = self.uri.authority().filter(|_| self.survey.foreign);
+        Head {
+            method: &self.method,
+            authority: authority.map(Authority::as_str),
+            path: self.uri.path(),
+            query: self.uri.query(),
+            headers: &self.headers,
+        }
     }
 
     /// Whether only the headers of the answer are wanted.

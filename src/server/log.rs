@@ -72,7 +72,7 @@ impl Entry {
             id = self.id,
             client = %exchange.peer,
             method = %Escaped(exchange.method.as_str()),
-            resource = %Escaped(exchange.target()),
+            resource = %Escaped(&exchange.shown()),
             proxy,
             status = status.map_or(CLIENT_LEFT, |status| status.as_u16()),
             outcome = account.map(|account| account.outcome),

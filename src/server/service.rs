@@ -59,6 +59,11 @@ fn answer<A: Application>(
 ) -> impl Future<Output = Response> + Send {
     // Nothing that is shared between requests is left half changed by a handler that unwinds: the
     // engine's fills are tasks of their own, and its maps are changed in one step.
+    if exchange.survey.foreign && !application.stands_for(&exchange) {
+        exchange.settle(Account { outcome: "refused", meters: None });
+        let reply = health::text(StatusCode::MISDIRECTED_REQUEST, "this is not an open proxy\n");
+        return Either::Left(ready(answer::reply(exchange.is_head(), reply)));
+    }
     let own = Arc::clone(&exchange);
     match catch_unwind(AssertUnwindSafe(|| application.answer(own))) {
         Ok(Answering::Now(response)) => Either::Left(ready(response)),

@@ -36,6 +36,10 @@ struct Fake {
 }
 
 impl Application for Fake {
+    fn stands_for(&self, _: &Exchange) -> bool {
+        false
+    }
+
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
         let ok = |text| answer::reply(exchange.is_head(), health::text(StatusCode::OK, text));
         match exchange.uri.path() {

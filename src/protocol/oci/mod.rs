@@ -23,7 +23,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use self::request::{Endpoint, Request};
 use self::resource::{Place, kind};
-use super::{Derive, Document, Fetch, Head, Protocol, Refusal, Reply, Route};
+use super::{Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
 use crate::model::{ArtifactType, Digest, Freshness, ProxyTable, Ref, RefPath, RefRules};
 
 /// Says that this is a registry, on every answer.
@@ -55,18 +55,19 @@ impl Protocol for Oci {
         ArtifactType::Container
     }
 
-    fn owns(&self, path: &str) -> bool {
-        path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    fn owns(&self, head: &Head<'_>, _: &ProxyTable) -> bool {
+        let below = head.path.strip_prefix("/v2");
+        head.authority.is_none() && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn route(&self, head: &Head<'_>, proxies: &ProxyTable) -> Result<Route, Refusal> {
+    fn route(&self, head: &Head<'_>, proxies: &ProxyTable, _: &Gathered) -> Result<Route, Unrouted> {
         if !matches!(*head.method, Method::GET | Method::HEAD) {
-            return Err(Refusal::ReadOnly);
+            return Err(Refusal::ReadOnly.into());
         }
         let request = Request::parse(head)?;
         match request.endpoint {
             Endpoint::Base => Ok(Route::Local(base())),
-            Endpoint::Catalog => resource::catalog(&request, proxies).map(Route::Derive),
+            Endpoint::Catalog => Ok(Route::Derive(resource::catalog(&request, proxies)?)),
             _ => {
                 let fetch = Place::find(&request, proxies)?.fetch(&request)?;
                 Ok(Route::Fetch(Box::new(fetch)))

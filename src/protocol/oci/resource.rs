@@ -197,19 +197,12 @@ impl<'t> Place<'t> {
             .parse()
             .map_err(|_| Refusal::Invalid { what: Part::Path, why: "it is too long" })?;
         debug_assert_eq!(scope(&path), repository, "a path is read back as it was made");
+        let key = RefKey { proxy: self.proxy.id.clone(), area, path };
+        let source = Source::Path(format!("/v2/{repository}/{source}"));
+        let delivery = Delivery::Whole { limit: LIST_MAX_LEN };
         Ok(Resource {
-            key: RefKey { proxy: self.proxy.id.clone(), area, path },
-            kind,
-            source: Source::Path(format!("/v2/{repository}/{source}")),
-            freshness: Freshness::For(LIST_TTL),
-            expect: None,
-            digest_header: None,
-            linked: false,
-            delivery: Delivery::Whole { limit: LIST_MAX_LEN },
-            accept: None,
-            media_type: MediaType::Upstream,
-            keep_headers: &[],
             token_scope: Some(format!("repository:{repository}:pull")),
+            ..Resource::new(key, kind, source, Freshness::For(LIST_TTL), delivery)
         })
     }
 }

@@ -49,11 +49,24 @@ impl Asked {
     }
 
     fn head(&self) -> Head<'_> {
-        Head { method: &self.method, path: &self.path, query: self.query.as_deref(), headers: &self.headers }
+        Head {
+            method: &self.method,
+            authority: None,
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+        }
     }
 
     fn route(&self) -> Result<Route, Refusal> {
-        Oci.route(&self.head(), &proxies())
+        self.route_with(&proxies())
+    }
+
+    fn route_with(&self, proxies: &ProxyTable) -> Result<Route, Refusal> {
+        Oci.route(&self.head(), proxies, &Gathered::default()).map_err(|unrouted| match unrouted {
+            Unrouted::Refused(refusal) => refusal,
+            Unrouted::Needs(needs) => panic!("nothing is needed here: {needs:?}"),
+        })
     }
 
     fn fetch(&self) -> Fetch {
@@ -101,7 +114,7 @@ fn header<'h>(headers: &'h [(HeaderName, HeaderValue)], name: &str) -> Option<&'
 }
 
 fn kept(resource: &Resource) -> (String, &str) {
-    let Source::Path(source) = &resource.source;
+    let Source::Path(source) = &resource.source else { panic!("{:?}", resource.source) };
     (resource.key.to_string(), source)
 }
 
@@ -318,7 +331,7 @@ fn what_is_not_there_is_said_to_be_so() {
     }
     let none = ProxyTable::new(vec![proxy("ghcr", &["ghcr.io"], false)]);
     let asked = get("/v2/org/app/manifests/x");
-    assert_eq!(Oci.route(&asked.head(), &none).err(), Some(Refusal::NoProxy), "there is no default");
+    assert_eq!(asked.route_with(&none).err(), Some(Refusal::NoProxy), "there is no default");
 }
 
 #[test]
@@ -346,7 +359,7 @@ fn the_dialect_owns_v2_and_nothing_else() {
         ("/-/health", false),
         ("/generic/v2/", false),
     ] {
-        assert_eq!(Oci.owns(path), owned, "{path}");
+        assert_eq!(Oci.owns(&get(path).head(), &proxies()), owned, "{path}");
     }
 }
 

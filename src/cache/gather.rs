@@ -1,0 +1,82 @@
+//! What a dialect needs to know before it can route a request: documents, and what catalogues say.
+//!
+//! Documents come as any content does, from the cache or through it, with every virtue of a fill.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+
+use super::decide::{Decision, decide};
+use super::failure::Failure;
+use super::{Cache, Call, Interest, Site, Want};
+use crate::model::Resource;
+use crate::protocol::{Fetch, Gathered, Gotten, Need, Protocol, Refusal};
+
+impl Cache {
+    /// Adds what is needed to what was gathered. What cannot be had is added as its refusal.
+    pub async fn gather(
+        self: &Arc<Self>,
+        protocol: &'static dyn Protocol,
+        needs: Vec<Need>,
+        via: Option<&str>,
+        gathered: &mut Gathered,
+    ) {
+        let (mut documents, mut lookups) = (Vec::new(), Vec::new());
+        for need in needs {
+            match need {
+                Need::Document(resource) => documents.push(*resource),
+                Need::Entry(lookup) => lookups.push(lookup),
+            }
+        }
+        let documents = documents.into_iter().map(|resource| async {
+            let key = resource.key.clone();
+            (key, self.document(protocol, Fetch { resource, rewrite: false }, via).await)
+        });
+        for (key, found) in join_all(documents).await {
+            gathered.add_document(key, found);
+        }
+        for lookup in lookups {
+            let claim = self.entry(protocol, &lookup).await;
+            gathered.add_entry(lookup, claim);
+        }
+    }
+
+    /// A document as a whole.
+    async fn document(
+        self: &Arc<Self>,
+        protocol: &'static dyn Protocol,
+        fetch: Fetch,
+        via: Option<&str>,
+    ) -> Result<Gotten, Refusal> {
+        let want = Want { interest: Interest::Body, via };
+        let served = self.fetch(protocol, &fetch, want).await?;
+        // What is delivered whole is in memory.
+        let body = served.body.in_memory().cloned().ok_or(Refusal::Internal)?;
+        Ok(Gotten { reference: served.reference, body })
+    }
+
+    /// Sees that a resource is in the cache, complete and published. Boxed, because a fill may ask for
+    /// it, and a future must not contain itself.
+    pub(super) fn secure(
+        self: Arc<Self>,
+        site: Arc<Site>,
+        protocol: &'static dyn Protocol,
+        resource: Resource,
+    ) -> BoxFuture<'static, Result<(), Failure>> {
+        async move {
+            let want = Want { interest: Interest::Body, via: None };
+            let call = Call { site: &site, protocol, resource: &resource, want };
+            let held = match self.find(protocol, &resource).await {
+                Some(held) => self.open(&resource, held).await,
+                None => None,
+            };
+            let cached = held.as_ref().map(|(held, _)| &held.reference);
+            if decide(cached, resource.freshness, self.clock.now()) == Decision::Use {
+                return Ok(());
+            }
+            let (fill, _) = self.join(call, held)?;
+            fill.settled().await
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,110 @@
+//! A new version of a document is judged before anything of it is stored, and published only together
+//! with what it needs: the dialect says what that is (`companions`) and whether all is well (`vet`).
+//!
+//! A crash in between leaves what [`super::obtain`] leaves: companions without the document that names
+//! them, which later fetches use or gc removes; never the document without them.
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use super::failure::Failure;
+use super::obtain::{Arrived, Job, Said};
+use crate::model::{Area, Delivery, Descriptor, Ref, RefKey};
+use crate::protocol::{Companion, Gathered, Gotten, Refusal};
+
+/// The most companions of one document.
+const MAX_COMPANIONS: usize = 1024;
+/// How many companions are fetched at a time.
+const AT_A_TIME: usize = 4;
+
+/// What judging a document has brought.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// Companions that wait for the document, with their jobs.
+    waiting: Vec<(Job, Arrived)>,
+    descriptors: Vec<Descriptor>,
+}
+
+impl Job {
+    /// Fetches a document's companions and has all of it judged.
+    pub(super) async fn judge(&self, document: &[u8]) -> Result<Judged, Failure> {
+        let old = match &self.held {
+            Some((_, blob)) => super::read_whole(blob).await.ok(),
+            None => None,
+        };
+        let refused = |refusal: Refusal| Failure::passing(refusal, "untrusted");
+        let mut companions =
+            self.protocol.companions(&self.resource, old.as_deref(), document).map_err(refused)?;
+        if companions.len() > MAX_COMPANIONS {
+            return Err(refused(Refusal::BadUpstream("it belongs together with too much else")));
+        }
+        companions.retain(|companion| self.is_wanted(companion));
+        let (checked, unchecked): (Vec<_>, Vec<_>) =
+            companions.into_iter().partition(|companion| companion.resource.expect.is_some());
+
+        let mut gathered = Gathered::default();
+        let mut judged = Judged::default();
+        for Companion { resource, .. } in unchecked {
+            let job = Self { resource, held: None, ..self.clone() };
+            let arrived = job.bring().await?;
+            let body = arrived.document.clone().unwrap_or_default();
+            let gotten = Gotten { reference: arrived.reference.clone(), body };
+            gathered.add_document(job.resource.key.clone(), Ok(gotten));
+            judged.waiting.push((job, arrived));
+        }
+        judged.descriptors = self.protocol.vet(&self.resource, document, &gathered).map_err(refused)?;
+        futures_util::stream::iter(checked)
+            .map(|Companion { resource, .. }| {
+                let (cache, site) = (self.cache.clone(), self.site.clone());
+                cache.secure(site, self.protocol, resource)
+            })
+            .buffer_unordered(AT_A_TIME)
+            .try_collect::<()>()
+            .await?;
+        Ok(judged)
+    }
+
+    /// Whether a companion is to be fetched: what nobody has used is not.
+    fn is_wanted(&self, companion: &Companion) -> bool {
+        let Some(key) = &companion.only_if else { return true };
+        match self.cache.index.get() {
+            Some(index) => !matches!(index.lookup(key), Ok(None)) || !index.is_complete(),
+            // Without an index rather too much than too little.
+            None => true,
+        }
+    }
+
+    /// Fetches content whole, without publishing it.
+    async fn bring(&self) -> Result<Arrived, Failure> {
+        debug_assert!(matches!(self.resource.delivery, Delivery::Whole { .. }), "it is judged as a whole");
+        match self.ask().await? {
+            Said::Body(answer, ask) => self.download(*answer, &ask, None).await,
+            Said::Unchanged(_) => {
+                Err(Failure::passing(Refusal::BadUpstream("304 to a plain request"), "senseless"))
+            }
+        }
+    }
+}
+
+impl Judged {
+    /// Publishes what waited for the document. To be done before the document is published.
+    pub(super) async fn publish_companions(&mut self) -> Result<(), Failure> {
+        for (job, arrived) in self.waiting.drain(..) {
+            job.publish_judged(arrived).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what was learned about the document.
+    pub(super) async fn publish_facts(self, job: &Job, document: &Ref) -> Result<(), Failure> {
+        for Descriptor { path, kind, facts } in self.descriptors {
+            let key = RefKey { proxy: job.resource.key.proxy.clone(), area: Area::Meta, path };
+            let reference = Ref {
+                upstream: document.upstream.clone(),
+                unknown: facts,
+                ..Ref::new(kind.to_owned(), document.target_digest, document.size, document.fetched_at)
+            };
+            job.publish_ref_at(&key, &reference).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! What a dialect has to know before it can route a request, and how it says so.
+//!
+//! A request may depend on documents of upstream's: where an archive is, what an index file must hash
+//! to. A dialect stays pure all the same: [`super::Protocol::route`] is called with what is known, asks
+//! by [`Unrouted::Needs`] for what is not, and is called again. It keeps nothing in between.
+
+use bytes::Bytes;
+
+use super::Refusal;
+use crate::model::{Claim, ProxyId, Ref, RefKey, Resource};
+
+/// Why a request could not be routed.
+#[derive(Debug)]
+pub enum Unrouted {
+    /// Something has to be known first.
+    Needs(Vec<Need>),
+    /// It is refused.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Unrouted {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Something that has to be known before a request can be routed.
+#[derive(Debug, Clone)]
+pub enum Need {
+    /// A document, from the cache or through it; its delivery is `Whole`.
+    Document(Box<Resource>),
+    /// What a proxy's cached catalogues say of an item.
+    Entry(Lookup),
+}
+
+/// A question to all catalogues of one kind that a proxy has cached
+/// ([`crate::model::RefRules::catalogue`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// Whose catalogues.
+    pub proxy: ProxyId,
+    /// The kind of their refs.
+    pub kind: &'static str,
+    /// The item's name in them.
+    pub item: String,
+}
+
+/// A document that was asked for.
+#[derive(Debug, Clone)]
+pub struct Gotten {
+    /// What is known of it.
+    pub reference: Ref,
+    /// Its bytes, as upstream sent them.
+    pub body: Bytes,
+}
+
+/// What was asked for and found so far.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    documents: Vec<(RefKey, Result<Gotten, Refusal>)>,
+    entries: Vec<(Lookup, Option<Claim>)>,
+}
+
+impl Gathered {
+    /// A document that the request cannot do without.
+    ///
+    /// # Errors
+    /// [`Unrouted::Needs`] if it was not asked for yet, [`Unrouted::Refused`] if it cannot be had.
+    pub fn document(&self, resource: Resource) -> Result<&Gotten, Unrouted> {
+        self.attempt(resource)?.map_err(|refusal| Unrouted::Refused(refusal.clone()))
+    }
+
+    /// A document that the request can do without: the inner error says why it cannot be had.
+    ///
+    /// # Errors
+    /// [`Unrouted::Needs`] if it was not asked for yet.
+    pub fn attempt(&self, resource: Resource) -> Result<Result<&Gotten, &Refusal>, Unrouted> {
+        match self.documents.iter().find(|(key, _)| *key == resource.key) {
+            Some((_, found)) => Ok(found.as_ref()),
+            None => Err(Unrouted::Needs(vec![Need::Document(Box::new(resource))])),
+        }
+    }
+
+    /// What the catalogues say of an item; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`Unrouted::Needs`] if that was not asked yet.
+    pub fn entry(&self, lookup: Lookup) -> Result<Option<&Claim>, Unrouted> {
+        match self.entries.iter().find(|(known, _)| *known == lookup) {
+            Some((_, claim)) => Ok(claim.as_ref()),
+            None => Err(Unrouted::Needs(vec![Need::Entry(lookup)])),
+        }
+    }
+
+    /// Adds a document, or why it cannot be had.
+    pub fn add_document(&mut self, key: RefKey, found: Result<Gotten, Refusal>) {
+        self.documents.push((key, found));
+    }
+
+    /// Adds what the catalogues say of an item.
+    pub fn add_entry(&mut self, lookup: Lookup, claim: Option<Claim>) {
+        self.entries.push((lookup, claim));
+    }
+
+    /// The documents that were had.
+    pub fn documents(&self) -> impl Iterator<Item = (&RefKey, &Gotten)> {
+        self.documents.iter().filter_map(|(key, found)| Some((key, found.as_ref().ok()?)))
+    }
+
+    /// Whether nothing was needed.
+    pub const fn is_empty(&self) -> bool {
+        self.documents.is_empty() && self.entries.is_empty()
+    }
+}
+
+/// A document, or content, that is fetched along with a new version of another document, and without
+/// which that version is not published.
+#[derive(Debug, Clone)]
+pub struct Companion {
+    /// What is fetched. With a checksum it vouches for itself, and is published as soon as it is there;
+    /// without one (its delivery is `Whole` then) it is published with the document, when
+    /// [`super::Protocol::vet`] has accepted both.
+    pub resource: Resource,
+    /// Fetched only if this ref is there: what nobody has used need not be fetched ahead.
+    pub only_if: Option<RefKey>,
+}
