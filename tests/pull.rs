@@ -408,3 +408,34 @@ async fn files_written_by_hand_are_served_without_upstream() {
         assert_eq!(repoxy.get(path).await.bytes(), bytes, "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_show_how_the_last_gc_and_fsck_ended() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 50_000);
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    repoxy.get(&image.path).await;
+    assert!(repoxy.run(&["gc"]).status.success());
+    let rotten = repoxy.blob_file(&image.digest.hex());
+    while !rotten.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    std::fs::write(&rotten, b"").expect("writable");
+    assert!(!repoxy.run(&["fsck"]).status.success());
+    let wanted = [
+        "repoxy_upkeep_last_ok{task=\"gc\"} 1",
+        "repoxy_upkeep_last_ok{task=\"fsck\"} 0",
+        "repoxy_upkeep_last_figure{task=\"fsck\",figure=\"errors\"} ",
+    ];
+    // The server looks every few seconds.
+    let found = async {
+        loop {
+            let metrics = String::from_utf8_lossy(repoxy.get("/-/metrics").await.bytes()).into_owned();
+            if wanted.iter().all(|line| metrics.contains(line)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), found).await.expect("the results are shown");
+}

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use repoxy::maintain::fsck::{self, Finding, Level, Options, Outcome, Report};
+use repoxy::maintain::results::{self, Task};
 use repoxy::maintain::{MaintainError, Upkeep};
 use repoxy::model::SystemClock;
 
@@ -61,6 +62,9 @@ pub(crate) async fn run(global: &Global, args: &FsckArgs) -> Result<Exit, CliErr
         if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })
     .await;
+    if !args.dry_run {
+        results::note(&store, &SystemClock, Task::Fsck, &ended).await;
+    }
     bars.clear();
     let report = match ended {
         Err(MaintainError::Stopped) => return printed.map(|()| Exit::Failed),

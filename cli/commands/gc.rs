@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use repoxy::maintain::Upkeep;
 use repoxy::maintain::gc::{self, Options, Plan, Report};
+use repoxy::maintain::results::{self, Task};
 use repoxy::model::{ArtifactType, Digest, SystemClock, Timestamp};
 
 use crate::args::{GcArgs, Global};
@@ -66,8 +67,12 @@ pub(crate) async fn run(global: &Global, args: &GcArgs) -> Result<Exit, CliError
         clock: &SystemClock,
         progress: &bars,
     };
-    let report = gc::gc(at, &options).await?;
+    let ended = gc::gc(at, &options).await;
+    if !args.dry_run {
+        results::note(&store, &SystemClock, Task::Gc, &ended).await;
+    }
     bars.clear();
+    let report = ended?;
     if args.json || args.dry_run || output.is_verbose() {
         print_plan(&mut output, &report.plan)?;
     }

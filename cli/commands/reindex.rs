@@ -5,7 +5,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use repoxy::index::Index;
+use repoxy::maintain::results::{self, Task};
 use repoxy::maintain::{reindex, survey};
+use repoxy::model::SystemClock;
 
 use crate::args::{Global, ReindexArgs};
 use crate::exit::{CliError, Exit};
@@ -30,7 +32,9 @@ pub(crate) async fn run(global: &Global, args: &ReindexArgs) -> Result<Exit, Cli
         survey(&store, settings::RULES, &bars).await?
     } else {
         let (index, _) = Index::open(config.index.as_deref().ok_or(CliError::NoIndex)?)?;
-        reindex(&store, &index, settings::RULES, &bars).await?
+        let ended = reindex(&store, &index, settings::RULES, &bars).await;
+        results::note(&store, &SystemClock, Task::Reindex, &ended).await;
+        ended?
     };
     bars.clear();
     for (path, why) in &rebuilt.named {

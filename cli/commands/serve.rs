@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use repoxy::cache::{Cache, Parts};
 use repoxy::config::{self, Config, Proxy, SecretFrom};
 use repoxy::index::{Handle, Notice, Options, Writer};
+use repoxy::maintain::results::{self, Task};
 use repoxy::maintain::{self, NoProgress};
 use repoxy::model::{ProxyId, SystemClock};
 use repoxy::protocol;
@@ -206,6 +207,7 @@ impl Kept {
             }
             if tick % FLUSH_EVERY == 0 {
                 cache.flush_uses().await;
+                results::show(&self.store).await;
                 metrics.run_upkeep();
             }
         }
@@ -216,7 +218,9 @@ impl Kept {
         let index = self.index.get().filter(|index| !index.is_complete())?;
         let store = Arc::clone(&self.store);
         Some(tokio::spawn(async move {
-            match maintain::reindex(&store, &index, settings::RULES, &NoProgress).await {
+            let ended = maintain::reindex(&store, &index, settings::RULES, &NoProgress).await;
+            results::note(&store, &SystemClock, Task::Reindex, &ended).await;
+            match ended {
                 Ok(rebuilt) => tracing::info!(refs = rebuilt.refs, "the index was rebuilt"),
                 Err(error) => {
                     tracing::warn!(

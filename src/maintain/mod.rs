@@ -14,6 +14,7 @@ pub mod gc;
 mod links;
 mod progress;
 mod reindex;
+pub mod results;
 
 pub use error::MaintainError;
 pub use progress::{NoProgress, Progress, Step};
