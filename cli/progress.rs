@@ -1,8 +1,9 @@
 //! How far it is, as a bar on standard error. Nothing where that is no terminal.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use repoxy::maintain::{Progress, Step};
 
@@ -34,17 +35,22 @@ impl Progress for Bars {
     fn begin(&self, step: Step, total: Option<u64>) {
         let template = match total {
             Some(_) => "{msg:24} [{bar:32}] {human_pos}/{human_len} {eta:>4}",
-            None => "{msg:24} {human_pos} {per_sec}",
+            None => "{msg:24} {human_pos}  {rate}",
         };
-        // Without a style of its own the bar would merely look different.
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.0.set_style(style.progress_chars("=> "));
-        }
+        // The step before must not be shown with this one's style and numbers.
+        self.0.reset();
         match total {
             Some(total) => self.0.set_length(total),
             None => self.0.unset_length(),
         }
-        self.0.reset();
+        // Without a style of its own the bar would merely look different.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                // Nothing can be done about a terminal that takes no text.
+                let _ = write!(out, "{:.0}/s", state.per_sec());
+            };
+            self.0.set_style(style.progress_chars("=> ").with_key("rate", rate));
+        }
         self.0.set_message(step.as_str());
         if !self.0.is_hidden() {
             self.0.enable_steady_tick(TICK);
