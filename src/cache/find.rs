@@ -42,6 +42,11 @@ const MAX_SCOPES: u64 = 256;
 const MAX_SCOPE_REFS: usize = 10_000;
 
 impl FileGrants {
+    /// Forgets what was read of a scope, because it has another ref now.
+    pub(super) fn forget(&self, proxy: &ProxyId, scope: &str) {
+        self.0.invalidate(&(proxy.clone(), scope.to_owned()));
+    }
+
     pub(super) fn new() -> Self {
         Self(Bounded::builder().max_capacity(MAX_SCOPES).time_to_live(FILE_GRANTS_HOLD).build())
     }
@@ -145,6 +150,7 @@ impl Cache {
     async fn heal(&self, protocol: &'static dyn Protocol, key: &RefKey, mut reference: Ref) {
         self.complete(protocol, key, &mut reference);
         let scope = protocol.scope(&key.path).to_owned();
+        self.file_grants.forget(&key.proxy, &scope);
         let record = Record { key: key.clone(), scope, reference };
         if !self.writer.record(record).await {
             tracing::debug!(%key, "a row could not be written now");
@@ -168,9 +174,10 @@ impl Cache {
     }
 }
 
-/// What another ref of the scope grants, by the index.
+/// What another ref of the scope grants, by the index. One that is being rebuilt is not asked: it does not
+/// know all, and may be without what makes the question cheap.
 fn granted_by_index(index: &Index, protocol: &dyn Protocol, resource: &Resource) -> Option<Held> {
-    let digest = linked_digest(resource)?;
+    let digest = linked_digest(resource).filter(|_| index.is_complete())?;
     let scope = protocol.scope(&resource.key.path);
     match index.grant(&resource.key.proxy, scope, &digest) {
         Ok(grant) => grant.and_then(|grant| Held::granted(grant, digest, resource)),

@@ -345,6 +345,7 @@ impl Job {
             return Err(Failure::passing(Refusal::Internal, "lost"));
         }
         let scope = self.protocol.scope(&key.path).to_owned();
+        self.cache.file_grants.forget(&key.proxy, &scope);
         self.cache.writer.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
         if self.protocol.is_catalogue(&reference.kind) {
             self.cache.catalogues.note(key, &reference.kind, digest, reference.fetched_at);
@@ -363,6 +364,7 @@ impl Cache {
         let scope = protocol.scope(&resource.key.path);
         self.index
             .get()
+            .filter(|index| index.is_complete())
             .is_some_and(|index| matches!(index.grant(&resource.key.proxy, scope, &digest), Ok(Some(_))))
     }
 

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::database::META;
 use super::rows::{Column, limit, nanoseconds, to_json, type_code};
-use super::{Index, IndexError};
+use super::{Index, IndexError, schema};
 use crate::model::{Digest, ProxyId, Ref, RefKey, Timestamp};
 
 /// The most rows that one transaction records or forgets.
@@ -79,8 +79,18 @@ impl Index {
     }
 
     /// Begins a rebuild: whatever is recorded from now on, by anybody, is of the new generation.
+    ///
+    /// From nothing, it goes without secondary indices until [`Self::end_generation`]; until then
+    /// only lookups by key are quick.
     pub fn begin_generation(&self) -> Result<u64, IndexError> {
         self.write(|batch| {
+            let empty: bool =
+                batch.tx.query_row("SELECT NOT EXISTS (SELECT 1 FROM refs)", [], |row| row.get(0))?;
+            if empty {
+                for (name, _) in schema::secondary_indices() {
+                    batch.tx.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
+                }
+            }
             batch.add_to_meta("generation", 1)?;
             batch.generation += 1;
             Ok(u64::try_from(batch.generation).unwrap_or_default())
@@ -95,6 +105,11 @@ impl Index {
     /// what is left is removed by the next rebuild.
     pub fn end_generation(&self, generation: u64) -> Result<u64, IndexError> {
         let generation = i64::try_from(generation).unwrap_or(i64::MAX);
+        // Sorted at once, an index takes a second for a million rows. There for long if the rebuild was not
+        // from nothing, or if another one was cut short.
+        for (_, create) in schema::secondary_indices() {
+            self.write(|batch| Ok(batch.tx.execute_batch(&create)?))?;
+        }
         let removed = self.sweep(OUTDATED, generation, |batch, id| batch.remove_outdated(id, generation))?;
         self.sweep(EMPTY_SCOPES, generation, |batch, id| batch.execute(REMOVE_EMPTY_SCOPE, id))?;
         self.write(|batch| {
@@ -157,7 +172,8 @@ pub(super) const FIND: &str = "SELECT id, generation, type, scope, \
 
 const INSERT: &str = "INSERT INTO refs (proxy, area, path, scope, kind, digest, size, fetched_at, ttl_seconds, \
      media_type, upstream, etag, last_modified, headers, unknown, type, generation) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+     ON CONFLICT (proxy, area, path) DO NOTHING";
 
 const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
      ttl_seconds = ?9, media_type = ?10, upstream = ?11, etag = ?12, last_modified = ?13, headers = ?14, \
@@ -234,18 +250,14 @@ impl<'c> Batch<'c> {
             artifact_type,
             self.generation,
         ];
-        let found = self
-            .tx
-            .prepare_cached(FIND)?
-            .query_row(&values[..15], |row| {
-                let old = Filed { id: row.get(0)?, artifact_type: row.get(2)?, scope: row.get(3)? };
-                Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(4)?))
-            })
-            .optional()?;
-        let Some((old, generation, same)) = found else {
-            let id = self.tx.prepare_cached(INSERT)?.insert(values)?;
+        if self.tx.prepare_cached(INSERT)?.execute(values)? > 0 {
+            let id = self.tx.last_insert_rowid();
             return self.link(Filed { id, ..filed }, reference.links.as_deref());
-        };
+        }
+        let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..15], |row| {
+            let old = Filed { id: row.get(0)?, artifact_type: row.get(2)?, scope: row.get(3)? };
+            Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(4)?))
+        })?;
         if !same {
             self.tx.prepare_cached(UPDATE)?.execute(values)?;
         } else if generation != self.generation {

@@ -65,6 +65,17 @@ pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {
     common(connection, READ_CACHE_KIB)
 }
 
+/// The indices that no lookup by key needs, as the migrations make them: name and statement. A rebuild
+/// from nothing does without them until its end, because keeping them in order row by row costs more than
+/// everything else it does.
+pub(super) fn secondary_indices() -> impl Iterator<Item = (&'static str, String)> {
+    MIGRATIONS.iter().flat_map(|step| step.split(';')).filter_map(|statement| {
+        let definition = statement.split_once("CREATE INDEX ")?.1;
+        let name = definition.split_ascii_whitespace().next()?;
+        Some((name, format!("CREATE INDEX IF NOT EXISTS {definition}")))
+    })
+}
+
 /// Compares what the file says now with what it must say, read afresh by a new connection.
 ///
 /// # Errors
@@ -139,6 +150,28 @@ mod tests {
         assert_eq!(version(&connection).expect("version"), 2);
         migrate(&mut connection, &steps).expect("nothing to do");
         assert!(matches!(migrate(&mut connection, &first), Err(IndexError::Newer { found: 2, known: 1 })));
+    }
+
+    #[test]
+    fn the_secondary_indices_are_those_of_the_migrations() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        migrate(&mut connection, MIGRATIONS).expect("today's schema");
+        let list = |connection: &Connection| -> Vec<(String, String)> {
+            let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql LIKE 'CREATE INDEX%' ORDER BY name";
+            let mut statement = connection.prepare(sql).expect("lists");
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("lists");
+            rows.collect::<Result<_, _>>().expect("lists")
+        };
+        let before = list(&connection);
+        assert!(before.len() >= 3, "{before:?}");
+        for (name, _) in secondary_indices() {
+            connection.execute_batch(&format!("DROP INDEX {name}")).expect(name);
+        }
+        assert_eq!(list(&connection), []);
+        for (name, create) in secondary_indices() {
+            connection.execute_batch(&create).expect(name);
+        }
+        assert_eq!(list(&connection), before);
     }
 
     #[test]
