@@ -141,6 +141,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sqlite_is_not_one_that_corrupts_a_log_which_two_processes_use() {
+        // 3.51.3 mended what happens when a log is reset while another connection checkpoints.
+        assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+    }
+
+    #[test]
     fn steps_are_applied_once_and_in_order() {
         let mut connection = Connection::open_in_memory().expect("memory");
         let steps = ["CREATE TABLE a (x) STRICT_NOT", "CREATE TABLE b (x)"];
