@@ -13,13 +13,28 @@
 //! and [`Origin::seen_at_least`] waits until a request has arrived.
 #![allow(dead_code, unused_imports, reason = "each test crate uses its own part of this module")]
 
+pub mod http2;
 mod origin;
 mod protection;
 mod repoxy;
 mod script;
 mod wire;
 
+use std::time::{Duration, Instant};
+
 pub use origin::{Blob, Manifest, Origin, Seen};
 pub use protection::Protection;
 pub use repoxy::{Got, Repoxy, proxy};
 pub use script::{Gate, Script};
+
+/// How long a condition may take to come true; generous, for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until a condition holds.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

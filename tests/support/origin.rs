@@ -123,18 +123,26 @@ impl Origin {
 
     /// The same over TLS, with a certificate for `localhost` and `127.0.0.1` that it signed itself.
     pub async fn start_tls() -> Self {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-        let key =
-            rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        Self::start_tls_as(&["localhost", "127.0.0.1"], 2020..4096).await
+    }
+
+    /// The same for other names, with a certificate that holds from one year to another.
+    pub async fn start_tls_as(names: &[&str], years: std::ops::Range<i32>) -> Self {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut parameters = rcgen::CertificateParams::new(names).expect("good names");
+        parameters.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+        let signing_key = rcgen::KeyPair::generate().expect("a key");
+        let cert = parameters.self_signed(&signing_key).expect("a certificate");
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
         let config = rustls::ServerConfig::builder_with_provider(repoxy::upstream::crypto::provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(vec![cert.der().clone()], key)
             .expect("a certificate with its key");
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Self::start_with(Some(Tls { acceptor, certificate: made.cert.pem() })).await
+        Self::start_with(Some(Tls { acceptor, certificate: cert.pem() })).await
     }
 
     async fn start_with(tls: Option<Tls>) -> Self {

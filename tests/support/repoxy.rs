@@ -2,14 +2,17 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use super::Origin;
+use super::{Origin, eventually};
 
 /// How long a server may take to say where it listens; generous, for a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -21,6 +24,9 @@ pub struct Repoxy {
     process: Option<Child>,
     base: String,
     client: reqwest::Client,
+    wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// An answer, whole.
@@ -60,6 +66,13 @@ impl Repoxy {
 
     /// A server with this configuration, to which root and listen address are added.
     pub fn with(config: &str) -> Self {
+        let mut repoxy = Self::stopped(config);
+        repoxy.start();
+        repoxy
+    }
+
+    /// The same, not started yet.
+    pub fn stopped(config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config =
             format!("root = \"{}\"\nlisten = \"127.0.0.1:0\"\n{config}", dir.path().join("root").display());
@@ -67,22 +80,40 @@ impl Repoxy {
         // An error means that another test of this process has done it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut repoxy = Self { dir, process: None, base: String::new(), client };
-        repoxy.start();
-        repoxy
+        Self {
+            dir,
+            process: None,
+            base: String::new(),
+            client,
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+            log: Arc::default(),
+        }
+    }
+
+    /// From the next start on, the server is run by another program, which must become it or keep it
+    /// as the process that was started (`strace -D`, `prlimit`, `unshare`).
+    pub fn run_under(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// From the next start on, the server has this variable.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the server (again).
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "it is running");
         let mut process = self
-            .command(&["serve", "--log-format", "json"])
+            .wrapped(&["serve", "--log-format", "json"])
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .expect("the binary runs");
         let stderr = process.stderr.take().expect("piped");
         let (sender, base) = mpsc::channel();
+        let log = Arc::clone(&self.log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some(at) = line.find("http://127.0.0.1:") {
@@ -91,6 +122,7 @@ impl Repoxy {
                 }
                 // Shown by the test runner if the test fails.
                 let _ = writeln!(std::io::stderr(), "{line}");
+                log.lock().expect("no panics").push(line);
             }
         });
         self.process = Some(process);
@@ -106,15 +138,82 @@ impl Repoxy {
     }
 
     /// Asks the server to end, and waits until it has.
-    pub fn terminate(&mut self) -> std::process::ExitStatus {
-        let mut process = self.process.take().expect("it is running");
-        let pid = i32::try_from(process.id()).expect("a process id");
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(pid).expect("a process id"),
-            rustix::process::Signal::TERM,
-        )
-        .expect("it can be told");
-        process.wait().expect("it ends")
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Sends the server a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it can be told");
+    }
+
+    /// Waits until the server has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.take().expect("it is running").wait().expect("it ends")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        let pid = i32::try_from(self.process.as_ref().expect("it is running").id());
+        Pid::from_raw(pid.expect("a process id")).expect("a process id")
+    }
+
+    /// A file of `/proc/<pid>`, as text.
+    pub fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.pid().as_raw_nonzero());
+        let bytes = std::fs::read(path).expect("it is running");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The memory that it has in use, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
+        std::fs::read_dir(path).expect("it is running").count()
+    }
+
+    /// What it has logged since the first start.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panics").join("\n")
+    }
+
+    /// Sends bytes as they are and reads until the server closes the connection.
+    pub async fn raw(&self, request: &[u8]) -> Vec<u8> {
+        let address = self.base.strip_prefix("http://").expect("a URL");
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        // The server may refuse, and close, before it has read everything.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        answer
+    }
+
+    /// The value of a counter, by its name with labels as `/-/metrics` prints it; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let page = self.get("/-/metrics").await;
+        let text = String::from_utf8_lossy(page.bytes()).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0.0)
+    }
+
+    /// Waits until this many blobs are published: clients have all bytes a moment before that.
+    pub async fn stored(&self, blobs: usize) {
+        eventually("the blobs are published", || self.files("type/container/blobs").len() >= blobs).await;
+    }
+
+    /// What must hold after every case: it lives, and a full fsck finds nothing.
+    pub async fn assert_sound(&self) {
+        assert_eq!(self.get("/-/health").await.status, StatusCode::OK);
+        let fsck = self.run(&["fsck", "--read-data"]);
+        let said = (String::from_utf8_lossy(&fsck.stdout), String::from_utf8_lossy(&fsck.stderr));
+        assert!(fsck.status.success(), "{said:?}");
     }
 
     /// A run of the binary with this server's configuration.
@@ -125,9 +224,27 @@ impl Repoxy {
         command
     }
 
+    /// The same, run by the wrapper.
+    fn wrapped(&self, arguments: &[&str]) -> Command {
+        let plain = self.command(arguments);
+        let words = self.wrapper.iter().map(std::ffi::OsStr::new);
+        let mut words = words.chain([plain.get_program()]).chain(plain.get_args());
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).stdin(Stdio::null()).env_clear();
+        // For wrappers, which live in places that the program itself needs to know nothing of.
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     /// Runs the binary to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the binary runs")
+    }
+
+    /// The directory with the configuration, for further files of a test.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The root directory.

@@ -60,6 +60,7 @@ pub(super) struct Faults {
     pub(super) trickle: Option<(usize, Duration)>,
     pub(super) framing: Framing,
     pub(super) ignore_range: bool,
+    pub(super) raw: Option<Bytes>,
 }
 
 impl Default for Faults {
@@ -80,6 +81,7 @@ impl Default for Faults {
             trickle: None,
             framing: Framing::Length,
             ignore_range: false,
+            raw: None,
         }
     }
 }
@@ -261,6 +263,12 @@ impl<'o> Script<'o> {
     /// Answers 200 to a `Range`.
     pub fn ignore_range(mut self) -> Self {
         self.faults.ignore_range = true;
+        self
+    }
+
+    /// Sends exactly these bytes, head and all, and closes the connection.
+    pub fn raw(mut self, answer: impl Into<Bytes>) -> Self {
+        self.faults.raw = Some(answer.into());
         self
     }
 

@@ -102,6 +102,11 @@ pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     if faults.hang_up {
         return Ok(After::Close);
     }
+    if let Some(raw) = &faults.raw {
+        stream.write_all(raw).await?;
+        stream.flush().await?;
+        return Ok(After::Close);
+    }
     let mut body = response.body.to_vec();
     stream.write_all(head(&response, body.len(), faults).as_bytes()).await?;
     stream.flush().await?;

@@ -1,0 +1,13 @@
+//! The fault suite: every row of the fault matrix as a test against the real binary, named for its
+//! row. `docs/reliability.md` is the table of rows, tests and results, and is made by [`matrix`].
+//!
+//! What takes more than a few seconds is `#[ignore]`d with the reason `long`, and run by
+//! `tests/run --all-faults`.
+
+#[path = "../support/mod.rs"]
+pub mod support;
+
+mod matrix;
+
+mod outage;
+mod transfer;
