@@ -10,4 +10,6 @@ pub mod support;
 mod matrix;
 
 mod outage;
+mod security;
 mod transfer;
+mod trust;
