@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 pub mod support;
 
+mod clients;
 mod matrix;
 
 mod outage;
