@@ -192,7 +192,14 @@ impl Cache {
     ) -> Result<Served, Refusal> {
         let resource = &fetch.resource;
         let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
-        let served = self.serve(Call { site, protocol, resource, want }).await;
+        let mut served = self.serve(Call { site, protocol, resource, want }).await;
+        // The date is of one reading, and whoever else grants the content does not know it: what a
+        // digest names has the same headers whoever asked before.
+        if let Ok(served) = &mut served
+            && resource.linked
+        {
+            served.reference.last_modified = None;
+        }
         match &served {
             Ok(served) => {
                 site.meters.served(served.outcome);

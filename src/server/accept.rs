@@ -146,7 +146,7 @@ where
     let mut alarm = pin!(sleep_until(Instant::now() + patience.head));
     let mut drain = pin!(told(shared.orders.subscribe(), Order::Drain));
     let mut cut = pin!(told(shared.orders.subscribe(), Order::Cut));
-    let mut orders = shared.orders.subscribe();
+    let orders = shared.orders.subscribe();
     let (mut first, mut leaving, mut closing) = (true, false, false);
 
     poll_fn(|cx: &mut Context<'_>| {
@@ -158,10 +158,10 @@ where
         }
 
         // Polled once to leave our waker there, then only when there is something to hear: each poll
-        // takes a lock that all connections share.
+        // takes a lock that all connections share. From the first order on that is always, for we may
+        // be here before the futures have been told of a change that can be seen already.
         if first || orders.has_changed().unwrap_or(true) {
             first = false;
-            orders.mark_unchanged();
             if cut.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }

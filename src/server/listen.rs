@@ -203,17 +203,16 @@ impl<A: Application> Server<A> {
         while accepting.join_next().await.is_some() {}
 
         let all = u32::try_from(slots).unwrap_or(u32::MAX);
-        let empty = shared.slots.acquire_many(all);
-        let mut empty = pin!(empty);
         tokio::select! {
-            _ = &mut empty => return,
+            _ = shared.slots.acquire_many(all) => return,
             _ = stops.next() => {}
             () = tokio::time::sleep(shared.limits.drain_timeout) => {}
         }
+        // Counted now that nobody waits for all slots, which takes the free ones meanwhile.
         tracing::warn!(open = slots - shared.slots.available_permits(), "cutting connections");
         shared.orders.send_replace(Order::Cut);
         // Connections never block on anything but their own poll; this ends at once.
-        let _ = empty.await;
+        let _ = shared.slots.acquire_many(all).await;
     }
 }
 

@@ -253,6 +253,30 @@ async fn b5_a_second_sigterm_ends_it_and_leaves_no_wrong_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b5_no_connection_misses_that_it_is_to_end() {
+    let origin = Origin::start().await;
+    let mut repoxy = Repoxy::with(&proxy(&origin, ""));
+    let mut busy = JoinSet::new();
+    for _ in 0..200 {
+        let mut stream = connect(&repoxy).await;
+        busy.spawn(async move {
+            let mut answer = [0; 1024];
+            while stream.write_all(b"GET /-/health HTTP/1.1\r\nhost: c\r\n\r\n").await.is_ok()
+                && stream.read(&mut answer).await.is_ok_and(|read| read > 0)
+            {
+                // Some are just being polled when the order comes, and none of them asks again.
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    assert_eq!(repoxy.terminate().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    busy.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: what is under way has half a minute"]
 async fn b5_what_is_not_done_half_a_minute_after_sigterm_is_cut() {
     let origin = Origin::start().await;

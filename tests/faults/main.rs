@@ -12,5 +12,6 @@ mod matrix;
 
 mod outage;
 mod security;
+mod semantics;
 mod transfer;
 mod trust;
