@@ -8,6 +8,7 @@
 pub mod support;
 
 mod clients;
+mod disk;
 mod matrix;
 
 mod outage;
