@@ -313,42 +313,40 @@ async fn assert_never_wrong(repoxy: &Repoxy, blob: &Blob) {
     }
 }
 
+/// A server that cannot read one blob of an image.
+async fn unreadable(origin: &Origin) -> (Repoxy, Manifest) {
+    let (mut repoxy, image) = at_rest(origin).await;
+    let file = repoxy.blob_file(&image.blobs[1].digest.hex());
+    let calls = "pread64,preadv2,mmap";
+    let (what, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EIO"));
+    let file = file.to_str().expect("text");
+    let only = ["-P", file, "-e", &what, "-e", &inject, "-o", "/dev/null"];
+    repoxy.run_under(&[&["strace", "-D", "-f", "-qq"][..], &only].concat());
+    repoxy.start();
+    (repoxy, image)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn d8_a_blob_that_cannot_be_read_is_never_served_wrong() {
     let origin = Origin::start().await;
-    let (mut repoxy, image) = at_rest(&origin).await;
-    let blob = &image.blobs[1];
-    let file = repoxy.blob_file(&blob.digest.hex());
-    let calls = "pread64,preadv2,mmap";
-    let inject = format!("inject={calls}:error=EIO");
-    repoxy.run_under(&[
-        "strace",
-        "-D",
-        "-f",
-        "-qq",
-        "-P",
-        file.to_str().expect("text"),
-        "-e",
-        &format!("trace={calls}"),
-        "-e",
-        &inject,
-        "-o",
-        "/dev/null",
-    ]);
-    repoxy.start();
-    let got = repoxy.get(&blob.path).await;
-    assert!(
-        got.body.is_err() || got.status.is_server_error() || got.bytes() == &blob.bytes,
-        "{:?}",
-        got.status
-    );
-    assert_never_wrong(&repoxy, blob).await;
+    let (repoxy, image) = unreadable(&origin).await;
+    assert_eq!(attempt(&repoxy, &image.blobs[1].path, None).await.map(|got| got.0), None, "it is cut");
+    assert_never_wrong(&repoxy, &image.blobs[1]).await;
     assert_eq!(
         repoxy.get(&image.blobs[2].path).await.bytes(),
         &image.blobs[2].bytes,
         "the others are served"
     );
     assert_eq!(repoxy.get("/-/health").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "fails: a blob that cannot be read stays where it is until fsck sets it aside"]
+async fn d8_the_next_request_for_a_blob_that_could_not_be_read_is_a_miss() {
+    let origin = Origin::start().await;
+    let (repoxy, image) = unreadable(&origin).await;
+    attempt(&repoxy, &image.blobs[1].path, None).await;
+    assert_eq!(repoxy.get(&image.blobs[1].path).await.bytes(), &image.blobs[1].bytes);
 }
 
 /// Puts other bytes in a blob's place, as a new file: the old one may be mapped by a server.

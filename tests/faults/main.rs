@@ -9,6 +9,7 @@ pub mod support;
 
 mod clients;
 mod disk;
+mod index;
 mod matrix;
 
 mod outage;

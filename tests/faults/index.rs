@@ -1,0 +1,412 @@
+//! D: an index that is gone, damaged or locked; refs and blobs that are not what they should be.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::support::{Gate, Manifest, Origin, Repoxy, eventually, proxy};
+
+/// A server with a stored image, and upstream gone.
+async fn warm() -> (Origin, Repoxy, Manifest) {
+    let origin = Origin::start().await;
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    let image = origin.image("library/app", "1.0", 2, 100_000);
+    for path in std::iter::once(&image.path).chain(image.blobs.iter().map(|blob| &blob.path)) {
+        assert_eq!(repoxy.get(path).await.status, StatusCode::OK);
+    }
+    // By its digest it gets a ref of its own, a moment later.
+    assert_eq!(repoxy.get(&image.by_digest).await.status, StatusCode::OK);
+    let refs = || repoxy.files("type/container/proxies/hub/refs").len();
+    eventually("both refs are there", || refs() == 2).await;
+    repoxy.stored(4).await;
+    origin.stop().await;
+    (origin, repoxy, image)
+}
+
+async fn assert_hits(repoxy: &Repoxy, image: &Manifest, rounds: usize) {
+    for _ in 0..rounds {
+        for (path, bytes) in [(&image.path, &image.bytes), (&image.by_digest, &image.bytes)] {
+            assert_eq!(repoxy.get(path).await.bytes(), bytes);
+        }
+        for blob in &image.blobs {
+            assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+        }
+    }
+}
+
+/// What `ls refs` says once a rebuild has had its time.
+async fn assert_listed(repoxy: &Repoxy, before: &[u8]) {
+    assert!(!before.is_empty());
+    let rebuilt = || repoxy.root().join("index/index.db").exists();
+    eventually("an index is there again", rebuilt).await;
+    let mut list = Vec::new();
+    for _ in 0..100 {
+        list = repoxy.run(&["ls", "refs", "--json"]).stdout;
+        if list == before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(String::from_utf8_lossy(&list), String::from_utf8_lossy(before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d11_losing_the_index_costs_no_request() {
+    let (_origin, repoxy, image) = warm().await;
+    let before = repoxy.run(&["ls", "refs", "--json"]).stdout;
+    for _ in 0..2 {
+        for file in repoxy.files("index") {
+            // The write-ahead log may be gone by itself.
+            let _ = std::fs::remove_file(file);
+        }
+        assert_hits(&repoxy, &image, 200).await;
+        assert_listed(&repoxy, &before).await;
+    }
+    std::fs::remove_dir_all(repoxy.root().join("index")).expect("removable");
+    assert_hits(&repoxy, &image, 20).await;
+    assert_listed(&repoxy, &before).await;
+    repoxy.assert_sound().await;
+}
+
+/// Overwrites a part of the index in place.
+fn overwrite(index: &Path, at: u64, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().write(true).open(index).expect("an index");
+    file.write_all_at(bytes, at).expect("writable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d12_a_damaged_index_costs_no_request_and_is_set_aside() {
+    let (_origin, mut repoxy, image) = warm().await;
+    let before = repoxy.run(&["ls", "refs", "--json"]).stdout;
+    let damages: [fn(&Path); 5] = [
+        |index| overwrite(index, 0, &[0xA5; 4096]),
+        |index| {
+            let pages = std::fs::metadata(index).expect("an index").len() / 4096;
+            // Not the first, which says what it is.
+            (0..20).for_each(|n| overwrite(index, 4096 * (1 + n * 7919 % (pages - 1).max(1)), &[0x5A; 4096]));
+        },
+        |index| {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(index)
+                .and_then(|file| file.set_len(0))
+                .expect("writable")
+        },
+        |index| std::fs::write(index, b"not a database at all").expect("writable"),
+        |index| std::fs::write(index, vec![0; 100_000]).expect("writable"),
+    ];
+    for (round, damage) in damages.into_iter().enumerate() {
+        // While it runs, and then once more before a start.
+        damage(&repoxy.root().join("index/index.db"));
+        assert_hits(&repoxy, &image, 20).await;
+        repoxy.kill();
+        let index = repoxy.root().join("index/index.db");
+        if index.exists() {
+            damage(&index);
+        }
+        repoxy.start();
+        assert_hits(&repoxy, &image, 20).await;
+        assert_listed(&repoxy, &before).await;
+        let aside = repoxy.files("index").into_iter().filter(|file| is_aside(file)).count();
+        assert!(aside <= 3 * 3, "{aside} files in round {round}");
+    }
+    let aside = repoxy.files("index").into_iter().any(|file| is_aside(&file));
+    assert!(aside, "for somebody to look at: {:?}", repoxy.files("index"));
+    repoxy.assert_sound().await;
+}
+
+/// Whether a file of the index directory is a damaged index that was kept.
+fn is_aside(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.to_string_lossy().contains("corrupt"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d13_a_locked_index_costs_nobody_anything() {
+    let (origin, repoxy, image) = warm().await;
+    let connection = rusqlite::Connection::open(repoxy.root().join("index/index.db")).expect("an index");
+    connection.execute_batch("BEGIN IMMEDIATE").expect("nobody else has it for long");
+    assert_hits(&repoxy, &image, 50).await;
+    origin.restart().await;
+    // Something new too: its row can wait, its answer cannot.
+    let fresh = origin.image("library/app", "2.0", 1, 100_000);
+    for path in [&fresh.path, &fresh.blobs[1].path] {
+        let answer = tokio::time::timeout(Duration::from_secs(20), repoxy.get(path)).await;
+        assert_eq!(answer.expect("not when the lock is released").status, StatusCode::OK);
+    }
+    origin.stop().await;
+    for path in [&fresh.path, &fresh.blobs[1].path] {
+        assert_eq!(repoxy.get(path).await.status, StatusCode::OK);
+    }
+    connection.execute_batch("ROLLBACK").expect("ours");
+    repoxy.stored(6).await;
+    repoxy.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d14_a_ref_that_is_none_is_a_miss_and_a_finding_and_stops_gc() {
+    let (origin, mut repoxy, image) = warm().await;
+    origin.restart().await;
+    let file = repoxy.root().join("type/container/proxies/hub/refs/library/app/tags/1.0.json");
+    let whole = std::fs::read_to_string(&file).expect("a ref");
+    let long = format!("{{\"x\":\"{}\"}}", "a".repeat(10 << 20));
+    let future = whole.replacen('{', "{\"aFieldOfTheFuture\":{\"a\":[1]},", 1);
+    for (bad, text) in [
+        (true, ""),
+        (true, "{"),
+        (true, "[]"),
+        (true, r#"{"kind":7,"targetDigest":[],"size":"x","fetchedAt":0}"#),
+        (true, &long),
+        (true, "\0\0\0\0\0\0\0\0"),
+        (false, &future),
+    ] {
+        repoxy.kill();
+        std::fs::write(&file, text).expect("writable");
+        std::fs::remove_dir_all(repoxy.root().join("index")).expect("removable");
+        repoxy.start();
+        let stored = repoxy.files("type/container/blobs");
+        if bad {
+            let fsck = repoxy.run(&["fsck"]);
+            assert_eq!(fsck.status.code(), Some(3), "a finding: {:.20}", text);
+            assert!(String::from_utf8_lossy(&fsck.stdout).contains("tags/1.0.json"));
+            let gc = repoxy.run(&["gc", "--grace", "0s", "--force"]);
+            assert_eq!(gc.status.code(), Some(1), "{gc:?}");
+            assert!(String::from_utf8_lossy(&gc.stderr).contains("tags/1.0.json"));
+            assert_eq!(repoxy.files("type/container/blobs"), stored, "nothing was deleted");
+            assert_eq!(std::fs::read_to_string(&file).expect("it is there"), *text, "nor was it");
+        }
+        let asked = origin.count("GET", &image.path);
+        assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+        assert_eq!(origin.count("GET", &image.path), asked + usize::from(bad));
+        repoxy.assert_sound().await;
+    }
+}
+
+/// Puts something that is not a file in the place of a blob: a finding, and a miss that nobody waits
+/// for and that heals.
+async fn in_the_way(make: fn(&Path)) {
+    let (origin, mut repoxy, image) = warm().await;
+    origin.restart().await;
+    let blob = &image.blobs[1];
+    let file = repoxy.blob_file(&blob.digest.hex());
+    repoxy.kill();
+    std::fs::remove_file(&file).expect("it is there");
+    make(&file);
+    repoxy.start();
+    let limit = Duration::from_secs(60);
+    let fsck = repoxy.command(&["fsck", "--read-data"]).output();
+    assert_eq!(fsck.expect("it runs").status.code(), Some(3), "a finding");
+    let got = tokio::time::timeout(limit, repoxy.get(&blob.path)).await.expect("it does not hang");
+    assert_eq!(got.bytes(), &blob.bytes);
+    eventually("it is a file again", || file.symlink_metadata().is_ok_and(|found| found.is_file())).await;
+    origin.stop().await;
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d15_a_fifo_in_the_place_of_a_blob_is_a_miss_and_nobody_waits_for_it() {
+    in_the_way(|file| {
+        let made = std::process::Command::new("mkfifo").arg(file).status().expect("mkfifo");
+        assert!(made.success());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d15_a_symlink_in_the_place_of_a_blob_is_a_miss() {
+    in_the_way(|file| std::os::unix::fs::symlink("/etc/passwd", file).expect("writable")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "fails: an empty directory is no finding, and no blob can take its place"]
+async fn d15_a_directory_in_the_place_of_a_blob_is_a_miss() {
+    in_the_way(|file| std::fs::create_dir(file).expect("writable")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d15_a_file_that_may_not_be_read_is_a_miss() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (origin, mut repoxy, image) = warm().await;
+    origin.restart().await;
+    let blob = &image.blobs[1];
+    let file = repoxy.blob_file(&blob.digest.hex());
+    repoxy.kill();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0)).expect("ours");
+    // Whoever runs the tests, the server has no power over files beyond their modes.
+    let drop =
+        ["unshare", "--map-root-user", "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+    repoxy.run_under(&drop);
+    repoxy.start();
+    let got = repoxy.get(&blob.path).await;
+    assert_eq!(got.bytes(), &blob.bytes);
+    assert!(repoxy.log().contains("refused to open"), "it was tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d16_a_root_of_two_file_systems_is_refused() {
+    let origin = Origin::start().await;
+    let mut repoxy = Repoxy::with(&proxy(&origin, ""));
+    repoxy.get("/v2/library/app/manifests/1.0").await;
+    repoxy.kill();
+    for below in ["type/container/proxies/hub/tmp", "type/container/blobs", "type/container/trash"] {
+        let dir = repoxy.root().join(below);
+        std::fs::create_dir_all(&dir).expect("writable");
+        let plain = repoxy.command(&["serve"]);
+        let script = "mount -t tmpfs none \"$0\" && exec \"$@\"";
+        let output = std::process::Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script])
+            .arg(&dir)
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("unshare");
+        assert!(!output.status.success(), "{below}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("error: ") && said.contains("file system"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d18_a_limit_on_file_sizes_is_an_error_and_not_the_end() {
+    let origin = Origin::start().await;
+    let mut repoxy = Repoxy::stopped(&proxy(&origin, "ttl = \"1h\""));
+    repoxy.run_under(&["prlimit", "--fsize=1048576"]);
+    repoxy.start();
+    let small = origin.blob("library/app", 500_000);
+    let large = origin.blob("library/app", 4 << 20);
+    assert_eq!(repoxy.get(&small.path).await.bytes(), &small.bytes);
+    for _ in 0..3 {
+        let got = repoxy.get(&large.path).await;
+        assert!(got.status.is_server_error() || got.body.as_ref().is_err() || got.bytes() == &large.bytes);
+        assert_eq!(repoxy.get(&small.path).await.bytes(), &small.bytes);
+    }
+    repoxy.stored(1).await;
+    repoxy.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: hundreds of starts, each with a system call that fails or kills"]
+async fn d19_whichever_system_call_fails_or_is_the_last_the_store_is_sound() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 100_000);
+    let calls = [
+        "openat2",
+        "pwritev",
+        "fsync",
+        "renameat2",
+        "renameat",
+        "unlinkat",
+        "mkdirat",
+        "linkat",
+        "ftruncate",
+    ];
+    for call in calls {
+        for fault in ["error=EIO", "signal=KILL"] {
+            // The count is of each thread, so that a few suffice.
+            for n in 1..=12 {
+                let mut repoxy = Repoxy::stopped(&proxy(&origin, "ttl = \"0s\""));
+                let plain = repoxy.command(&["serve"]);
+                let inject = format!("inject={call}:{fault}:when={n}");
+                let words =
+                    ["-D", "-f", "-qq", "-e", &format!("trace={call}"), "-e", &inject, "-o", "/dev/null"];
+                let mut strace = std::process::Command::new("strace");
+                strace.args(words).arg(plain.get_program()).args(plain.get_args());
+                let log = repoxy.dir().join("log");
+                strace
+                    .stderr(std::fs::File::create(&log).expect("writable"))
+                    .stdin(std::process::Stdio::null());
+                let mut server = strace.spawn().expect("strace");
+                scenario(&repoxy, &mut server, &log, &image).await;
+                let _ = server.kill();
+                server.wait().expect("it ends");
+                repoxy.start();
+                assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes, "{inject}");
+                assert_eq!(repoxy.get(&image.blobs[1].path).await.bytes(), &image.blobs[1].bytes, "{inject}");
+                repoxy.stored(2).await;
+                repoxy.assert_sound().await;
+            }
+        }
+    }
+}
+
+/// Pulls an image through a server that may end or fail at any moment: what ends well must be right.
+async fn scenario(repoxy: &Repoxy, server: &mut std::process::Child, log: &Path, image: &Manifest) {
+    let mut base = None;
+    eventually("it listens or ends", || {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        base = text
+            .lines()
+            .find_map(|line| Some(line.split_once("listening on ")?.1.split(' ').next()?.to_owned()));
+        base.is_some() || server.try_wait().expect("ours").is_some()
+    })
+    .await;
+    let Some(base) = base else { return };
+    for (path, bytes) in [
+        (&image.path, &image.bytes),
+        (&image.blobs[1].path, &image.blobs[1].bytes),
+        (&image.path, &image.bytes),
+    ] {
+        let Ok(answer) = repoxy.client().get(format!("{base}{path}")).send().await else { continue };
+        let status = answer.status();
+        if let Ok(body) = answer.bytes().await {
+            assert!(!status.is_success() || body == bytes, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d20_two_servers_on_one_root_serve_what_either_has_pulled() {
+    let origin = Origin::start().await;
+    let config = proxy(&origin, "ttl = \"1h\"");
+    let first = Repoxy::with(&config);
+    let mut second = Repoxy::stopped(&config);
+    second.set_env("REPOXY_ROOT", first.root().to_str().expect("text"));
+    second.start();
+    let images: Vec<_> = (0..10).map(|n| origin.image("library/app", &format!("v{n}"), 1, 50_000)).collect();
+    let gate = Gate::closed();
+    origin.on(&images[0].blobs[1].path).hold_after(10_000, &gate).always();
+    // The same at the same time, and different things at different times.
+    let servers = Arc::new([first, second]);
+    let mut pulls = tokio::task::JoinSet::new();
+    for (n, image) in images.iter().cloned().enumerate() {
+        for server in 0..2 {
+            let (servers, image) = (Arc::clone(&servers), image.clone());
+            pulls.spawn(async move {
+                let server = &servers[(n + server) % 2];
+                assert_eq!(server.get(&image.path).await.bytes(), &image.bytes);
+                for blob in &image.blobs {
+                    assert_eq!(server.get(&blob.path).await.bytes(), &blob.bytes);
+                }
+            });
+        }
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let collector = {
+        let (servers, over) = (Arc::clone(&servers), Arc::clone(&over));
+        tokio::task::spawn_blocking(move || {
+            while !over.load(Ordering::SeqCst) {
+                let gc = servers[0].run(&["gc", "--grace", "0s", "--force"]);
+                assert_eq!(gc.status.code(), Some(0), "{gc:?}");
+            }
+        })
+    };
+    gate.open();
+    pulls.join_all().await;
+    over.store(true, Ordering::SeqCst);
+    collector.await.expect("no panic");
+    origin.stop().await;
+    for image in &images {
+        for server in &*servers {
+            assert_eq!(server.get(&image.path).await.bytes(), &image.bytes);
+        }
+    }
+    // Two readings a moment apart may leave the row of the one beside the file of the other: mended,
+    // not broken.
+    let fsck = servers[0].run(&["fsck", "--read-data", "--repair"]);
+    assert!(String::from_utf8_lossy(&fsck.stdout).contains(" 0 errors"), "{fsck:?}");
+    servers[0].assert_sound().await;
+}
