@@ -9,10 +9,12 @@ pub mod support;
 
 mod clients;
 mod disk;
+mod gc;
 mod index;
 mod matrix;
 
 mod outage;
+mod reasons;
 mod security;
 mod semantics;
 mod transfer;

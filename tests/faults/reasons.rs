@@ -1,0 +1,87 @@
+//! What a test cannot say of itself: the rows that have none, and why; and what a test leaves open.
+
+/// Letter, number of rows, title.
+pub(super) const SECTIONS: &[(char, usize, &str)] = &[
+    ('A', 25, "Upstream"),
+    ('B', 12, "Clients and load"),
+    ('C', 9, "Cache semantics"),
+    ('D', 20, "Disk and index"),
+    ('E', 16, "gc and the command line"),
+    ('S', 35, "Security"),
+];
+
+/// Rows without a test.
+pub(super) const NOT_RUN: &[(&str, &str)] = &[
+    (
+        "B11",
+        "a released binary has no way to panic on demand; `src/server/tests.rs` and `src/cache/fill.rs` prove it inside",
+    ),
+    ("D3", "not built: nothing watches free space; `gc --max-bytes` bounds what is kept"),
+    ("D17", "needs root, a loop device and an ioctl that shuts a file system down"),
+    ("E14", "a million refs are 4 GB of small files and minutes of work for each run"),
+    (
+        "S11",
+        "waits for the types whose documents name other hosts; containers have none that is followed (S6, S9)",
+    ),
+    ("S13", "waits for users"),
+    ("S14", "waits for users"),
+    ("S16", "waits for types with compressed indexes; nothing is decompressed so far (A21)"),
+    ("S23", "waits for the web interface"),
+    ("S24", "waits for the web interface"),
+    ("S25", "waits for the web interface: nothing has side effects but the command line (C6)"),
+    ("S26", "waits for users: there are no passwords to guess"),
+    ("S27", "waits for users: no token of a client's is read (C5)"),
+    ("S29", "waits for proxies that merge several upstreams"),
+    ("S30", "waits for types with versions; what a digest names never changes (A7, D9)"),
+    ("S35", "nothing is ever extracted: there is no code that reads an archive"),
+];
+
+/// What the tests of a row leave open.
+pub(super) const NOTES: &[(&str, &str)] = &[
+    ("A2", "a trickle of any rate counts as progress: it is asked for again each minute without end"),
+    ("A6", "the partial file is dropped, not kept for a later request"),
+    (
+        "A7",
+        "a document is fetched once more at once, a blob by the next request, for bytes of it are out already; counted in the log, not as a metric",
+    ),
+    (
+        "A14",
+        "a resolver that hangs is not simulated; the bound of 5 s is a test in `tests/upstream.rs`' settings only",
+    ),
+    ("A15", "while upstream says 404 so does the tag; the ref and its content stay"),
+    ("A17", "4 MiB; the time for many against one is measured by `benches/spine`"),
+    ("A23", "with a ttl of nought, so that an hour is a moment"),
+    ("B3", "8,192 connections are taken, the others wait in the kernel"),
+    (
+        "B5",
+        "readiness cannot be seen from outside during a drain, for the door is closed; partial files are not resumed",
+    ),
+    ("B12", "twelve rounds of churn, not an hour"),
+    ("C2", "upstream is always asked for the same media types, so that there is one variant"),
+    (
+        "C3",
+        "parameters of lists are part of the key and go to upstream: paging tokens have names of the registry's own",
+    ),
+    ("C4", "the configured ttl decides how long a list is shared, not upstream's `Cache-Control`"),
+    ("D4", "by failing every rename that replaces a file"),
+    ("D5", "the bytes of a blob; a document is D6's second test"),
+    ("D7", "mounted read-only before the start, which is the harder case"),
+    ("D8", "by failing the reads of one file"),
+    ("D12", "pages in a pattern, not at random"),
+    ("D13", "for as long as sixty pulls take, not a minute"),
+    (
+        "D20",
+        "two readings a moment apart can leave the row of the one beside the file of the other, which fsck notes",
+    ),
+    ("E6", "exit code 11, as `docs/cli.md` has it"),
+    ("E10", "for milliseconds, at eight places of a run: no clock is involved"),
+    ("E12", "no request fails; the loss at p99 is not measured"),
+    ("E13", "held in the middle for as long as three runs take, not two hours"),
+    (
+        "S7",
+        "a name that resolves to an inner address; what is checked is what is connected to, so that there is no moment to rebind in",
+    ),
+    ("S8", "the configuration has no headers of other names yet; `tests/upstream.rs` has"),
+    ("S12", "the same answers and the same questions upstream; times are not compared"),
+    ("S15", "manifests up to 16 MiB and lists up to 8 MiB are accepted"),
+];
