@@ -411,7 +411,7 @@ async fn b7_an_output_that_takes_nothing_stops_nobody() {
 async fn b8_heads_beyond_all_measure_are_refused() {
     let origin = Origin::start().await;
     let repoxy = Repoxy::with(&proxy(&origin, ""));
-    let fields: String = (0..200).map(|n| format!("x-{n}: a\r\n")).collect();
+    let fields = (0..200).map(|n| format!("x-{n}: a\r\n")).collect::<Vec<_>>().concat();
     for (status, head) in [
         (431, format!("GET / HTTP/1.1\r\nhost: c\r\n{fields}\r\n")),
         (431, format!("GET / HTTP/1.1\r\nhost: c\r\nx-a: {}\r\n\r\n", "a".repeat(500_000))),

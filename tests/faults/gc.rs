@@ -34,7 +34,7 @@ async fn pull(repoxy: &Repoxy, image: &Manifest) {
 
 /// Takes every ref away, as an operator does who wants names to be asked for anew; the server is told
 /// by the index that has gone too.
-async fn forget_refs(repoxy: &mut Repoxy) {
+fn forget_refs(repoxy: &mut Repoxy) {
     repoxy.kill();
     for below in ["type/container/proxies/hub/refs", "index"] {
         let _ = std::fs::remove_dir_all(repoxy.root().join(below));
@@ -63,7 +63,7 @@ async fn finish(child: Child) -> std::process::Output {
 async fn dawdling(call: &str, condemned_before: bool) {
     let origin = Origin::start().await;
     let (mut repoxy, image) = warm(&origin).await;
-    forget_refs(&mut repoxy).await;
+    forget_refs(&mut repoxy);
     if condemned_before {
         assert!(repoxy.run(&GC).status.success());
         assert_eq!(repoxy.files("type/container/blobs"), NOTHING);
@@ -322,7 +322,7 @@ async fn e10_a_gc_that_is_suspended_for_a_while_takes_nothing_that_was_used_mean
     let origin = Origin::start().await;
     let (mut repoxy, image) = warm(&origin).await;
     for round in 0..8_u64 {
-        forget_refs(&mut repoxy).await;
+        forget_refs(&mut repoxy);
         let mut gc = repoxy.command(&GC);
         let gc = gc.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
         let pid = Pid::from_raw(i32::try_from(gc.id()).expect("a process id")).expect("a process id");

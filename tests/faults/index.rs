@@ -94,7 +94,7 @@ async fn d12_a_damaged_index_costs_no_request_and_is_set_aside() {
                 .write(true)
                 .open(index)
                 .and_then(|file| file.set_len(0))
-                .expect("writable")
+                .expect("writable");
         },
         |index| std::fs::write(index, b"not a database at all").expect("writable"),
         |index| std::fs::write(index, vec![0; 100_000]).expect("writable"),
@@ -170,7 +170,7 @@ async fn d14_a_ref_that_is_none_is_a_miss_and_a_finding_and_stops_gc() {
         let stored = repoxy.files("type/container/blobs");
         if bad {
             let fsck = repoxy.run(&["fsck"]);
-            assert_eq!(fsck.status.code(), Some(3), "a finding: {:.20}", text);
+            assert_eq!(fsck.status.code(), Some(3), "a finding: {text:.20}");
             assert!(String::from_utf8_lossy(&fsck.stdout).contains("tags/1.0.json"));
             let gc = repoxy.run(&["gc", "--grace", "0s", "--force"]);
             assert_eq!(gc.status.code(), Some(1), "{gc:?}");
@@ -234,7 +234,7 @@ async fn d15_a_file_that_may_not_be_read_is_a_miss() {
     let blob = &image.blobs[1];
     let file = repoxy.blob_file(&blob.digest.hex());
     repoxy.kill();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0)).expect("ours");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o0)).expect("ours");
     // Whoever runs the tests, the server has no power over files beyond their modes.
     let drop =
         ["unshare", "--map-root-user", "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];

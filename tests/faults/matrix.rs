@@ -49,7 +49,9 @@ fn tests() -> BTreeMap<String, Vec<String>> {
             tests.entry(row).or_default().push(name.to_owned());
         }
     }
-    tests.values_mut().for_each(|tests| tests.sort());
+    for tests in tests.values_mut() {
+        tests.sort();
+    }
     tests
 }
 

@@ -294,6 +294,33 @@ async fn a14_a_name_that_does_not_exist_ends_in_502() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: three times the five seconds that a name may take"]
+async fn a14_a_resolver_that_hangs_ends_in_504_and_holds_up_nobody() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 1, 100);
+    let second = "[[proxy]]\ntype = \"container\"\nname = \"lost\"\nupstream = \"http://registry.test\"\n";
+    let mut repoxy = Repoxy::stopped(&format!("{}{second}", proxy(&origin, "ttl = \"0s\"")));
+    // A table of hosts that is never there to be read.
+    let hosts = repoxy.dir().join("hosts");
+    let hosts = hosts.to_str().expect("text");
+    let script = "mkfifo \"$0\" && mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    repoxy.run_under(&["unshare", "--map-root-user", "--mount", "sh", "-c", script, hosts]);
+    repoxy.start();
+    let began = Instant::now();
+    let lost = repoxy.get("/v2/lost/library/app/manifests/1.0");
+    let other = async {
+        for _ in 0..20 {
+            assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+        }
+        began.elapsed()
+    };
+    let (lost, other) = tokio::join!(lost, other);
+    assert_refused(&lost, StatusCode::GATEWAY_TIMEOUT);
+    assert!((4..60).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!(other < Duration::from_secs(4), "{other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a15_what_was_not_there_is_found_soon_after_it_is_published() {
     let origin = Origin::start().await;
     let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"2s\""));

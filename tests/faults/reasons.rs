@@ -44,10 +44,6 @@ pub(super) const NOTES: &[(&str, &str)] = &[
         "A7",
         "a document is fetched once more at once, a blob by the next request, for bytes of it are out already; counted in the log, not as a metric",
     ),
-    (
-        "A14",
-        "a resolver that hangs is not simulated; the bound of 5 s is a test in `tests/upstream.rs`' settings only",
-    ),
     ("A15", "while upstream says 404 so does the tag; the ref and its content stay"),
     ("A17", "4 MiB; the time for many against one is measured by `benches/spine`"),
     ("A23", "with a ttl of nought, so that an hour is a moment"),

@@ -321,7 +321,7 @@ async fn s17_paging_parameters_are_bounded_and_links_lead_nowhere_else() {
     }
     for seen in origin.seen("GET", "/v2/library/app/tags/list") {
         let asked = seen.query.as_deref().unwrap_or("");
-        let n = asked.split('&').find_map(|pair| pair.strip_prefix("n=")).map(|n| n.parse::<u32>());
+        let n = asked.split('&').find_map(|pair| pair.strip_prefix("n=")).map(str::parse::<u32>);
         assert!(n.is_none_or(|n| n.is_ok_and(|n| n <= 1000)), "{asked}");
     }
     let link = format!("<{}/v2/library/app/tags/list?last=1.0>; rel=\"next\"", evil.url());

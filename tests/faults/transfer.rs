@@ -11,7 +11,8 @@ const MIB: usize = 1 << 20;
 
 /// The size of a blob that is broken at two fifths.
 const SIZE: usize = 10 * MIB;
-const CUT: u64 = (4 * MIB) as u64;
+const CUT: u64 = CUT_AT as u64;
+const CUT_AT: usize = 4 * MIB;
 
 /// Asks for a blob of which upstream breaks off the first answer, and then does `more`.
 async fn broken_at_two_fifths(more: impl FnOnce(&Origin, &Blob)) -> (Origin, Blob, Got) {
@@ -79,7 +80,7 @@ async fn a5_a_part_that_does_not_fit_is_never_spliced_in() {
         // The right place of another version.
         |origin, blob| {
             let range = format!("bytes {CUT}-{}/{SIZE}", SIZE - 1);
-            let body = vec![0; SIZE - CUT as usize];
+            let body = vec![0; SIZE - CUT_AT];
             origin
                 .on(&blob.path)
                 .status(206)
@@ -89,7 +90,7 @@ async fn a5_a_part_that_does_not_fit_is_never_spliced_in() {
                 .once();
         },
         |origin, blob| {
-            origin.on(&blob.path).status(416).header("content-range", &format!("bytes */{SIZE}")).once()
+            origin.on(&blob.path).status(416).header("content-range", &format!("bytes */{SIZE}")).once();
         },
     ];
     for misfit in misfits {
@@ -181,7 +182,7 @@ async fn incomplete(origin: &Origin, repoxy: &Repoxy, case: usize) {
     let image = origin.image(&repository, "1.0", 1, 300_000);
     let list = format!("/v2/{repository}/tags/list");
     let path = [&image.blobs[1].path, &image.path, &image.by_digest, &list][case % 4];
-    let (stated, framing) = (case / 4 % 2 == 0, case / 8);
+    let (stated, framing) = ((case / 4).is_multiple_of(2), case / 8);
     // A part of it, and from then on nothing more.
     for cut in [20, 0] {
         let mut script = origin.on(path).cut_after(cut);

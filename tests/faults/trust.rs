@@ -121,9 +121,9 @@ async fn s8_credentials_stay_with_their_origin_through_redirects_and_back() {
             // The first question is refused where a login has to be asked for.
             let script = origin.on(&blob.path).redirect(&to);
             if login == LOGIN {
-                script.method("GET").always()
+                script.method("GET").always();
             } else {
-                script.always()
+                script.always();
             }
             let got = repoxy.get(&blob.path).await;
             assert_eq!(got.bytes(), &blob.bytes, "{hop}");
@@ -252,7 +252,7 @@ async fn s15_documents_beyond_all_measure_are_refused_in_bounded_memory() {
     let huge = origin.manifest("library/app", "huge", &small.media_type, vec![b' '; 50 << 20]);
     let deep = origin.manifest("library/app", "deep", &small.media_type, deep);
     let tags = "\"a-tag-of-twenty-bytes\",".repeat(1_000_000);
-    let list = format!("{{\"name\":\"library/app\",\"tags\":[{}\"z\"]}}", tags);
+    let list = format!("{{\"name\":\"library/app\",\"tags\":[{tags}\"z\"]}}");
     origin.on("/v2/library/app/tags/list").header("content-type", "application/json").body(list).always();
     // The same without a length: what is too much is noticed on the way.
     origin.on(&huge.by_digest).chunked().always();
