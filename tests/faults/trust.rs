@@ -194,6 +194,7 @@ async fn s12_a_blob_is_served_only_to_a_repository_that_upstream_lets_have_it() 
     let secret = origin.blob("private/app", 300_000);
     let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"0s\""));
     assert_eq!(repoxy.get(&secret.path).await.bytes(), &secret.bytes);
+    repoxy.stored(1).await;
     let nowhere = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
     for (method, range) in
         [(Method::GET, ""), (Method::HEAD, ""), (Method::GET, "bytes=0-9"), (Method::HEAD, "bytes=0-9")]
