@@ -63,6 +63,8 @@ mod tests {
             namespaces: vec![namespace.to_owned()],
             default,
             ttl: None,
+            upstream: None,
+            unsigned: false,
         };
         ProxyTable::new(vec![proxy("hub", "docker.io", true), proxy("ghcr", "ghcr.io", false)])
     }

@@ -43,9 +43,15 @@ impl Job {
 
         let mut gathered = Gathered::default();
         let mut judged = Judged::default();
-        for Companion { resource, .. } in unchecked {
+        for Companion { resource, may_lack, .. } in unchecked {
             let job = Self { resource, held: None, ..self.clone() };
-            let arrived = job.bring().await?;
+            let arrived = match job.bring().await {
+                Err(Failure { refusal: refusal @ Refusal::NotFound, .. }) if may_lack => {
+                    gathered.add_document(job.resource.key.clone(), Err(refusal));
+                    continue;
+                }
+                arrived => arrived?,
+            };
             let body = arrived.document.clone().unwrap_or_default();
             let gotten = Gotten { reference: arrived.reference.clone(), body };
             gathered.add_document(job.resource.key.clone(), Ok(gotten));

@@ -59,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a document may take to arrive. Content that is streamed may take any time, as long as it
 /// moves.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
+/// Why upstream was not asked for what is served by [`Cache::held`].
+const UNLOCATED: &str = "unlocated";
 /// Blobs up to this size are read in place; they are in the page cache or small.
 const READ_IN_PLACE: u64 = 256 << 10;
 
@@ -210,6 +212,38 @@ impl Cache {
             Err(failure) => site.meters.refused(failure.detail),
         }
         served.map_err(|failure| failure.refusal)
+    }
+
+    /// Serves a resource from the cache alone, whatever its age.
+    ///
+    /// # Errors
+    /// `otherwise` if it is not there; [`Refusal::NoProxy`], or [`Refusal::Internal`] if the store fails.
+    pub async fn held(
+        &self,
+        protocol: &'static dyn Protocol,
+        fetch: &Fetch,
+        want: Want<'_>,
+        otherwise: &Refusal,
+    ) -> Result<Served, Refusal> {
+        let resource = &fetch.resource;
+        let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
+        let held = match self.find(protocol, resource).await {
+            Some(held) => self.open(resource, held).await,
+            None => None,
+        };
+        let Some((Held { reference, used, .. }, blob)) = held else {
+            site.meters.refused(UNLOCATED);
+            return Err(otherwise.clone());
+        };
+        let decision = decide(Some(&reference), resource.freshness, self.clock.now());
+        let outcome = if decision == Decision::Use { Outcome::Hit } else { Outcome::Stale };
+        let call = Call { site, protocol, resource, want };
+        let mut served =
+            self.answer(call, reference, used, &blob, outcome).await.map_err(|failure| failure.refusal)?;
+        served.detail = (outcome == Outcome::Stale).then_some(UNLOCATED);
+        site.meters.served(outcome);
+        self.uses.note(&served.used, self.clock.now());
+        Ok(served)
     }
 
     async fn serve(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Failure> {
@@ -473,6 +507,7 @@ fn ask_for(resource: &Resource, source: &Source, via: Option<&str>) -> Result<As
     Ok(Ask {
         target,
         accept: resource.accept,
+        no_content: resource.headers_only,
         token_scope: resource.token_scope.clone(),
         patience: matches!(resource.delivery, Delivery::Whole { .. }).then_some(DOCUMENT_PATIENCE),
         via: via.map(str::to_owned),

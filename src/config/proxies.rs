@@ -13,7 +13,7 @@ use super::values::{self, Secret};
 use crate::model::{ArtifactType, ProxyFacts, ProxyId, ProxyName};
 
 /// The types that this version serves.
-const SUPPORTED: [ArtifactType; 1] = [ArtifactType::Container];
+const SUPPORTED: [ArtifactType; 2] = [ArtifactType::Container, ArtifactType::Tf];
 
 /// The public registries that everybody uses, so that nothing has to be configured.
 ///
@@ -61,6 +61,17 @@ type = "container"
 name = "gitlab-com"
 upstream = "https://registry.gitlab.com"
 ns = "registry.gitlab.com"
+[[proxy]]
+type = "tf"
+name = "terraform"
+upstream = "https://registry.terraform.io"
+ns = "registry.terraform.io"
+default = true
+[[proxy]]
+type = "tf"
+name = "opentofu"
+upstream = "https://registry.opentofu.org"
+ns = "registry.opentofu.org"
 "#;
 
 /// One proxy, checked.
@@ -76,6 +87,8 @@ pub struct Proxy {
     pub default: bool,
     /// How long a mutable name is used before upstream is asked again; the dialect's own if absent.
     pub ttl: Option<Duration>,
+    /// Whether content is accepted that upstream names no signing key for; only for `tf`.
+    pub unsigned: bool,
     /// How it logs in at upstream; anonymously if absent.
     pub credentials: Option<Credentials>,
     /// Hosts, besides upstream's own, that may be contacted on upstream's word even at an internal
@@ -95,6 +108,8 @@ impl Proxy {
             namespaces: self.namespaces.clone(),
             default: self.default,
             ttl: self.ttl,
+            upstream: self.upstreams.first().cloned(),
+            unsigned: self.unsigned,
         }
     }
 }
@@ -200,10 +215,11 @@ fn add_presets(reader: &mut Reader<'_>, defined: &mut Vec<Defined>) -> Result<()
     let text = Text { path: None, text: PRESETS.to_owned() };
     let document = text.parse()?;
     let own = defined.len();
-    let has_default = defined.iter().any(|own| own.value.default);
+    let types: Vec<_> =
+        defined.iter().filter(|own| own.value.default).map(|own| own.value.id.artifact_type).collect();
     for section in Section::top(&text, document.get_ref()).sections("proxy")? {
         let mut preset = Entry { reader, section }.read(None)?;
-        preset.value.default &= !has_default;
+        preset.value.default &= !types.contains(&preset.value.id.artifact_type);
         if check(&defined[..own], &preset).is_ok() {
             check(&defined[own..], &preset)?;
             defined.push(preset);
@@ -277,12 +293,18 @@ impl Entry<'_, '_, '_> {
         // From here on the name is known, and with it the variables that override the file.
         self.section.key = format!("proxy.{}", id.name);
         self.section.variable = format!("REPOXY_PROXY_{}", variable_part(&id.name));
+        // Only where it means something: elsewhere it is an unknown key.
+        let unsigned = match id.artifact_type {
+            ArtifactType::Tf => self.one("unsigned", values::boolean)?.unwrap_or(false),
+            _ => false,
+        };
         let proxy = Proxy {
             id,
             upstreams: self.many("upstream", values::server_url)?,
             namespaces: self.many("ns", values::host)?,
             default: self.one("default", values::boolean)?.unwrap_or(false),
             ttl: self.one("ttl", values::duration)?,
+            unsigned,
             credentials: self.credentials()?,
             allowed_hosts: self.many("allowed_hosts", values::host)?,
             ca_files: self.ca_files()?,

@@ -64,6 +64,7 @@ impl Lines<'_, '_, '_> {
         self.line("ns", Some(list(&proxy.namespaces)))?;
         self.line("default", Some(proxy.default))?;
         self.line("ttl", proxy.ttl.map(show_duration))?;
+        self.line("unsigned", proxy.unsigned.then_some(true))?;
         self.line("allowed_hosts", some(list(&proxy.allowed_hosts)))?;
         self.line("ca_files", some(proxy.ca_files.iter().map(|file| path(file)).collect()))?;
         self.line("connect_timeout", proxy.limits.connect_timeout.map(show_duration))?;

@@ -363,7 +363,7 @@ fn each_mistake_has_its_place_and_a_hint() {
         ),
         (
             "[[proxy]]\ntype = 'debian'\nname = 'd'",
-            "2:8: proxies of type `debian` are not served by this version\nhint: supported is `container`",
+            "2:8: proxies of type `debian` are not served by this version\nhint: supported is `container`, `tf`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'ghcr.io'",

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 /// One kind of repository; each has a directory of its own below `type/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ArtifactType {
@@ -128,6 +130,11 @@ pub struct ProxyFacts {
     pub default: bool,
     /// How long a mutable name is used before upstream is asked again; the dialect's own if absent.
     pub ttl: Option<Duration>,
+    /// The first place where upstream is, against which addresses in its documents are resolved; absent
+    /// for a proxy that is not configured.
+    pub upstream: Option<Url>,
+    /// Whether content is accepted that upstream names no signing key for.
+    pub unsigned: bool,
 }
 
 /// All configured proxies, for routing. Built once from a checked configuration.

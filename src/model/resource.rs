@@ -39,6 +39,8 @@ pub struct Resource {
     pub accept: Option<&'static str>,
     /// Where its media type comes from.
     pub media_type: MediaType,
+    /// Whether upstream may answer that there is no content (204), because `keep_headers` say all.
+    pub headers_only: bool,
     /// Upstream response headers worth keeping in the ref (lower case).
     pub keep_headers: &'static [&'static str],
     /// The authorisation scope to ask a token service for when its challenge names none.
@@ -71,6 +73,7 @@ impl Resource {
             delivery,
             accept: None,
             media_type: MediaType::Upstream,
+            headers_only: false,
             keep_headers: &[],
             token_scope: None,
             context: Bytes::new(),

@@ -123,4 +123,7 @@ pub struct Companion {
     pub resource: Resource,
     /// Fetched only if this ref is there: what nobody has used need not be fetched ahead.
     pub only_if: Option<RefKey>,
+    /// Whether [`super::Protocol::vet`] is asked also if upstream has not got it; it finds the refusal
+    /// in its place. Only for companions without a checksum.
+    pub may_lack: bool,
 }

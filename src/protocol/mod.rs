@@ -13,12 +13,13 @@ use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefRules,
 mod gather;
 pub mod oci;
 mod refusal;
+pub mod tf;
 
 pub use gather::{Companion, Gathered, Gotten, Lookup, Need, Unrouted};
 pub use refusal::{Part, Refusal};
 
 /// Every dialect there is.
-pub static ALL: &[&dyn Protocol] = &[&oci::Oci];
+pub static ALL: &[&dyn Protocol] = &[&oci::Oci, &tf::Tf];
 
 /// The part of a request that decides what is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +108,14 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
 pub enum Route {
     /// A resource, from the cache or through it.
     Fetch(Box<Fetch>),
+    /// A resource from the cache alone, whatever its age, because where upstream has it cannot be
+    /// learned now; its source is not looked at. `otherwise` is said if it is not cached.
+    Held {
+        /// What is wanted.
+        fetch: Box<Fetch>,
+        /// Why it cannot be fetched.
+        otherwise: Refusal,
+    },
     /// A document that the engine's own records make.
     Derive(Derive),
     /// A document that the dialect made of what was gathered.

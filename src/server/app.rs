@@ -120,6 +120,9 @@ impl App {
                 Ok(Route::Fetch(fetch)) => {
                     return self.fetch(exchange, protocol, &fetch, gathered.is_empty()).await;
                 }
+                Ok(Route::Held { fetch, otherwise }) => {
+                    return self.held(exchange, protocol, &fetch, &otherwise).await;
+                }
                 Err(Unrouted::Refused(refusal)) => return Err(refusal),
                 Err(Unrouted::Needs(needs)) => {
                     let via = exchange.via();
@@ -141,11 +144,34 @@ impl App {
         fetch: &Fetch,
         lasting: bool,
     ) -> Result<Response, Refusal> {
-        let head_only = exchange.is_head() && !fetch.rewrite;
-        let interest = if head_only { Interest::Head } else { Interest::Body };
         let via = exchange.via();
-        let want = Want { interest, via: via.as_deref() };
+        let want = Want { interest: interest(exchange, fetch), via: via.as_deref() };
         let served = self.cache.fetch(protocol, fetch, want).await?;
+        self.show(exchange, protocol, fetch, served, lasting).await
+    }
+
+    /// Serves a resource from the cache alone.
+    async fn held(
+        &self,
+        exchange: &Exchange,
+        protocol: &'static dyn Protocol,
+        fetch: &Fetch,
+        otherwise: &Refusal,
+    ) -> Result<Response, Refusal> {
+        let want = Want { interest: interest(exchange, fetch), via: None };
+        let served = self.cache.held(protocol, fetch, want, otherwise).await?;
+        self.show(exchange, protocol, fetch, served, false).await
+    }
+
+    /// Answers with what was served.
+    async fn show(
+        &self,
+        exchange: &Exchange,
+        protocol: &'static dyn Protocol,
+        fetch: &Fetch,
+        served: Served,
+        lasting: bool,
+    ) -> Result<Response, Refusal> {
         exchange.settle(Account { outcome: word(served.outcome), meters: Some(Arc::clone(&served.meters)) });
 
         let now = self.cache.clock().now();
@@ -193,6 +219,11 @@ impl App {
         answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit; detail=derived"));
         made(exchange, headers, document.body)
     }
+}
+
+/// What is needed of a resource: a document that is rewritten is needed whole in any case.
+fn interest(exchange: &Exchange, fetch: &Fetch) -> Interest {
+    if exchange.is_head() && !fetch.rewrite { Interest::Head } else { Interest::Body }
 }
 
 /// A document as a dialect shows it. What is stored stays what upstream sent.

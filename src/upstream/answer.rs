@@ -16,12 +16,13 @@ use super::retry::{self, Pace};
 use super::settings::Limits;
 use super::{Ask, Resume, UpstreamError};
 
-/// A good answer: 200, 206 or 304. Anything else is an [`UpstreamError`].
+/// A good answer: 200, 206, 304, or 204 where that was allowed. Anything else is an
+/// [`UpstreamError`].
 ///
 /// It holds one of the host's request permits until it is dropped.
 #[derive(Debug)]
 pub struct Answer {
-    /// 200, 206 or 304.
+    /// 200, 204, 206 or 304.
     pub status: StatusCode,
     /// The response headers, without those whose values hold control characters.
     pub headers: HeaderMap,
@@ -60,7 +61,8 @@ impl Answer {
     /// Judges an answer.
     ///
     /// # Errors
-    /// Whatever is not 200, 206 to a resumed transfer, or 304 to a conditional request.
+    /// Whatever is not 200, 206 to a resumed transfer, 304 to a conditional request, or 204 where the
+    /// request allows it.
     pub(super) fn new(
         ask: &Ask,
         response: http::Response<reqwest::Body>,
@@ -82,8 +84,10 @@ impl Answer {
             (Some(resume), StatusCode::PARTIAL_CONTENT) => check_part(resume, &head.headers, length)?,
             _ => length,
         };
-        let has_body = !ask.head && head.status != StatusCode::NOT_MODIFIED;
+        let bodiless = matches!(head.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
+        let has_body = !ask.head && !bodiless;
         let marks_end = length.is_some()
+            || bodiless
             || head.version >= Version::HTTP_2
             || head.headers.contains_key(header::TRANSFER_ENCODING);
         let body = Body {
@@ -231,6 +235,7 @@ fn judge(
     let senseless = |what: &str| Err(UpstreamError::Senseless(what.to_owned()));
     match status.as_u16() {
         200 => {}
+        204 if ask.no_content => {}
         206 if ask.resume.is_some() => {}
         206 => return senseless("a part of a whole that was asked for"),
         304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => return Ok(()),
@@ -322,8 +327,10 @@ mod tests {
         let (plain, limits) = (Ask::default(), Limits::default());
         let resumed = Ask { resume: Some(Resume { from: 1, validator: None }), ..Ask::default() };
         let conditional = Ask { if_none_match: Some("\"x\"".to_owned()), ..Ask::default() };
+        let headers_only = Ask { no_content: true, ..Ask::default() };
         for (status, ask, expect) in [
             (200, &plain, "ok"),
+            (204, &headers_only, "ok"),
             (206, &resumed, "ok"),
             (304, &conditional, "ok"),
             (206, &plain, "senseless"),

@@ -81,6 +81,8 @@ pub struct Ask {
     pub target: Target,
     /// The `Accept` header.
     pub accept: Option<&'static str>,
+    /// Whether 204 is a good answer too, and has an empty body.
+    pub no_content: bool,
     /// Sent as `If-None-Match`.
     pub if_none_match: Option<String>,
     /// Sent as `If-Modified-Since`.

@@ -22,6 +22,8 @@ fn proxy(name: &str, namespaces: &[&str], default: bool) -> ProxyFacts {
         namespaces: namespaces.iter().map(|&namespace| namespace.to_owned()).collect(),
         default,
         ttl: None,
+        upstream: None,
+        unsigned: false,
     }
 }
 

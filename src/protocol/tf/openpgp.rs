@@ -1,0 +1,182 @@
+//! Detached OpenPGP signatures (RFC 9580) over documents. Pure; no key ring, no clock.
+//!
+//! Without a clock nothing expires: whether a signature was made in time is for clients to judge, and
+//! the common ones do not either. A key that its owner has revoked counts as none.
+
+use pgp::composed::{Deserializable as _, DetachedSignature, SignedPublicKey};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::packet::SignatureType;
+use pgp::types::{KeyDetails as _, KeyId, VerifyingKey};
+
+/// The most keys that are read.
+const MAX_KEYS: usize = 64;
+/// The most signatures of one file that are tried.
+const MAX_SIGNATURES: usize = 8;
+
+/// Keys, one of which must have signed.
+#[derive(Debug)]
+pub(super) struct Keys(Vec<SignedPublicKey>);
+
+/// Who signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Signer {
+    /// The id of the signing key, 16 upper-case hex digits; a subkey's if that signed.
+    pub(super) key_id: String,
+    /// The fingerprint of the primary key, upper-case hex digits.
+    pub(super) fingerprint: String,
+}
+
+/// Why a signature proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SignatureError {
+    /// What should hold keys does not.
+    #[error("a key cannot be read")]
+    BadKey,
+    /// What should hold a signature does not.
+    #[error("the signature cannot be read")]
+    BadSignature,
+    /// Made by none of the keys.
+    #[error("it is signed by key {signed}, not by one of the keys {known}")]
+    UnknownKey {
+        /// Whom the signature names.
+        signed: String,
+        /// Whom one would have trusted.
+        known: String,
+    },
+    /// The key is one of those, but the signature is not over these bytes, or not made in a way that
+    /// proves anything.
+    #[error("the signature by key {key_id} is not valid: {why}")]
+    Invalid {
+        /// The key.
+        key_id: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+impl Keys {
+    /// Reads keys in their ASCII form; each text may hold several.
+    ///
+    /// # Errors
+    /// [`SignatureError::BadKey`] if one cannot be read, or there are too many.
+    pub(super) fn read<'k>(armored: impl IntoIterator<Item = &'k str>) -> Result<Self, SignatureError> {
+        let mut keys = Vec::new();
+        for armored in armored {
+            let (found, _) =
+                SignedPublicKey::from_string_many(armored).map_err(|_| SignatureError::BadKey)?;
+            for key in found {
+                if keys.len() == MAX_KEYS {
+                    return Err(SignatureError::BadKey);
+                }
+                keys.push(key.map_err(|_| SignatureError::BadKey)?);
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// Checks that one of the keys has signed `document`; `signature` is in binary form and may hold
+    /// several, of which one has to be good.
+    ///
+    /// # Errors
+    /// What is wrong with the first that was made by one of the keys, else with the first.
+    pub(super) fn check(&self, document: &[u8], signature: &[u8]) -> Result<Signer, SignatureError> {
+        let signatures =
+            DetachedSignature::from_bytes_many(signature).map_err(|_| SignatureError::BadSignature)?;
+        let mut worst = None;
+        for signature in signatures.take(MAX_SIGNATURES) {
+            let Ok(signature) = signature else { break };
+            match self.check_one(document, &signature) {
+                Ok(signer) => return Ok(signer),
+                Err(error @ SignatureError::Invalid { .. }) => return Err(error),
+                Err(error) => worst = worst.or(Some(error)),
+            }
+        }
+        Err(worst.unwrap_or(SignatureError::BadSignature))
+    }
+
+    fn check_one(&self, document: &[u8], signature: &DetachedSignature) -> Result<Signer, SignatureError> {
+        let mut invalid = None;
+        for key in self.0.iter().filter(|key| !is_revoked(key)) {
+            let fingerprint = format!("{:X}", key.fingerprint());
+            if let Some(result) = attempt(document, signature, &key.primary_key) {
+                match result {
+                    Ok(key_id) => return Ok(Signer { key_id, fingerprint }),
+                    Err(error) => invalid = Some(error),
+                }
+            }
+            // A subkey counts only if the primary key says that it is its own and may sign, and if it
+            // says the same.
+            let subkeys = key.public_subkeys.iter().filter(|subkey| {
+                subkey.signatures.iter().any(|binding| binding.key_flags().sign())
+                    && !subkey.signatures.iter().any(|s| s.typ() == Some(SignatureType::SubkeyRevocation))
+                    && subkey.verify_bindings(&key.primary_key).is_ok()
+            });
+            for subkey in subkeys {
+                if let Some(result) = attempt(document, signature, &subkey.key) {
+                    match result {
+                        Ok(key_id) => return Ok(Signer { key_id, fingerprint }),
+                        Err(error) => invalid = Some(error),
+                    }
+                }
+            }
+        }
+        Err(invalid.unwrap_or_else(|| SignatureError::UnknownKey {
+            signed: issuer(signature),
+            known: self.ids().join(", "),
+        }))
+    }
+
+    /// The ids of the primary keys.
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.0.iter().map(|key| id_of(&key.legacy_key_id())).collect()
+    }
+}
+
+/// Checks a signature with one key; `None` if it names another.
+fn attempt(
+    document: &[u8],
+    signature: &DetachedSignature,
+    key: &impl VerifyingKey,
+) -> Option<Result<String, SignatureError>> {
+    let key_id = key.legacy_key_id();
+    let signature = &signature.signature;
+    let (ids, fingerprints) = (signature.issuer_key_id(), signature.issuer_fingerprint());
+    let names_it = ids.contains(&&key_id) || fingerprints.contains(&&key.fingerprint());
+    if !names_it && !(ids.is_empty() && fingerprints.is_empty()) {
+        return None;
+    }
+    let key_id = id_of(&key_id);
+    let invalid = |why| Err(SignatureError::Invalid { key_id: key_id.clone(), why });
+    let is_of_content = matches!(signature.typ(), Some(SignatureType::Binary | SignatureType::Text));
+    Some(match signature.hash_alg() {
+        _ if !is_of_content => invalid("it is not one over a document"),
+        Some(
+            HashAlgorithm::Sha256
+            | HashAlgorithm::Sha384
+            | HashAlgorithm::Sha512
+            | HashAlgorithm::Sha3_256
+            | HashAlgorithm::Sha3_512,
+        ) => match signature.verify(key, document) {
+            Ok(()) => Ok(key_id),
+            Err(_) => invalid("it is not over these bytes"),
+        },
+        _ => invalid("it is made with a hash that is too weak"),
+    })
+}
+
+/// Whether the key's owner says that it must not be used any more.
+fn is_revoked(key: &SignedPublicKey) -> bool {
+    key.details.revocation_signatures.iter().any(|revocation| revocation.verify_key(&key.primary_key).is_ok())
+}
+
+/// Whom a signature names.
+fn issuer(signature: &DetachedSignature) -> String {
+    let signature = &signature.signature;
+    let id = signature.issuer_key_id().first().map(|id| id_of(id));
+    let fingerprint = || signature.issuer_fingerprint().first().map(|print| format!("{print:X}"));
+    id.or_else(fingerprint).unwrap_or_else(|| "without a name".to_owned())
+}
+
+fn id_of(id: &KeyId) -> String {
+    id.to_string().to_ascii_uppercase()
+}
