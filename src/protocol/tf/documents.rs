@@ -45,7 +45,8 @@ impl Service {
     /// # Errors
     /// [`Refusal::BadUpstream`] if it is not a discovery document.
     pub(super) fn find(self, document: &[u8]) -> Result<Option<String>, Refusal> {
-        let mut services: BTreeMap<String, serde_json::Value> = read(document, "it is not service discovery")?;
+        let mut services: BTreeMap<String, serde_json::Value> =
+            read(document, "it is not service discovery")?;
         match services.remove(self.name()) {
             Some(serde_json::Value::String(place)) if place.ends_with('/') => Ok(Some(place)),
             Some(serde_json::Value::String(place)) => Ok(Some(place + "/")),
@@ -158,7 +159,8 @@ impl Download {
     /// [`Refusal::BadUpstream`] if something is missing or is not what it should be.
     pub(super) fn read(document: &[u8], at: &Url) -> Result<Self, Refusal> {
         let wire: DownloadWire = read(document, "it is not a package's download document")?;
-        let place = |text: &str| at.join(text).map_err(|_| Refusal::BadUpstream("it names an address that is none"));
+        let place =
+            |text: &str| at.join(text).map_err(|_| Refusal::BadUpstream("it names an address that is none"));
         let keys = wire.signing_keys.and_then(|keys| keys.gpg_public_keys).unwrap_or_default();
         let packages = wire.packages.unwrap_or_default().into_iter();
         Ok(Self {

@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn names_are_letters_and_digits_joined_by_dashes_and_underscores() {
-        for good in ["a", "hashicorp", "aws", "Azure", "terraform-aws-modules", "my_module", "0x", &"a".repeat(64)]
+        for good in
+            ["a", "hashicorp", "aws", "Azure", "terraform-aws-modules", "my_module", "0x", &"a".repeat(64)]
         {
             assert!(is_part(good), "{good}");
         }
@@ -105,7 +106,8 @@ mod tests {
     #[test]
     fn platforms_are_two_words() {
         assert_eq!(Platform::parse("linux_amd64").expect("valid").to_string(), "linux_amd64");
-        for bad in ["", "linux", "linux_", "_amd64", "linux_x86_64", "Linux_amd64", "linux/amd64", "../.._x"] {
+        for bad in ["", "linux", "linux_", "_amd64", "linux_x86_64", "Linux_amd64", "linux/amd64", "../.._x"]
+        {
             assert_eq!(Platform::parse(bad), None, "{bad}");
         }
     }

@@ -57,11 +57,8 @@ pub(super) fn archives(
     }
     let listed = registry.listed(provider, gathered)?;
     let listed = listed.into_iter().find(|listed| listed.version == version).ok_or(Refusal::NotFound)?;
-    let package = |platform: Platform| Package {
-        provider: provider.clone(),
-        version: version.to_owned(),
-        platform,
-    };
+    let package =
+        |platform: Platform| Package { provider: provider.clone(), version: version.to_owned(), platform };
     let mut found = Err(Refusal::NotFound.into());
     for platform in likeliest(&listed.platforms) {
         let asked = package(platform);

@@ -31,9 +31,7 @@ use self::documents::{Download, Service, Sums};
 use self::openpgp::Keys;
 use self::request::{Mount, Request, Wanted};
 use self::resource::{Evidence, JSON, Registry, kind};
-use super::{
-    Companion, Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted,
-};
+use super::{Companion, Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
 use crate::model::{
     ArtifactType, Descriptor, Digest, ProxyFacts, ProxyTable, Ref, RefKey, RefPath, RefRules, Resource,
 };
@@ -190,15 +188,12 @@ fn module_at(source: &str) -> Result<Reply, Refusal> {
 }
 
 /// Judges sums by the signature that came with them, and writes down the verdict.
-fn judge_sums(
-    resource: &Resource,
-    sums: &[u8],
-    companions: &Gathered,
-) -> Result<Vec<Descriptor>, Refusal> {
+fn judge_sums(resource: &Resource, sums: &[u8], companions: &Gathered) -> Result<Vec<Descriptor>, Refusal> {
     Sums::read(sums)?;
     let evidence = Evidence::of(resource)?;
     let signature = resource::signature_of(resource, &evidence)?.key;
-    let signature = companions.documents().find(|(key, _)| **key == signature).map(|(_, gotten)| &gotten.body);
+    let signature =
+        companions.documents().find(|(key, _)| **key == signature).map(|(_, gotten)| &gotten.body);
     let facts = match signature {
         Some(signature) => judge(resource, &evidence, sums, signature)?,
         None if evidence.keys.is_empty() => unsigned(),

@@ -96,28 +96,31 @@ impl Keys {
 
     fn check_one(&self, document: &[u8], signature: &DetachedSignature) -> Result<Signer, SignatureError> {
         let mut invalid = None;
-        for key in self.0.iter().filter(|key| !is_revoked(key)) {
-            let fingerprint = format!("{:X}", key.fingerprint());
-            if let Some(result) = attempt(document, signature, &key.primary_key) {
-                match result {
-                    Ok(key_id) => return Ok(Signer { key_id, fingerprint }),
-                    Err(error) => invalid = Some(error),
-                }
-            }
+        for key in &self.0 {
             // A subkey counts only if the primary key says that it is its own and may sign, and if it
             // says the same.
             let subkeys = key.public_subkeys.iter().filter(|subkey| {
                 subkey.signatures.iter().any(|binding| binding.key_flags().sign())
-                    && !subkey.signatures.iter().any(|s| s.typ() == Some(SignatureType::SubkeyRevocation))
+                    && subkey
+                        .signatures
+                        .iter()
+                        .all(|binding| binding.typ() == Some(SignatureType::SubkeyBinding))
                     && subkey.verify_bindings(&key.primary_key).is_ok()
             });
-            for subkey in subkeys {
-                if let Some(result) = attempt(document, signature, &subkey.key) {
-                    match result {
-                        Ok(key_id) => return Ok(Signer { key_id, fingerprint }),
-                        Err(error) => invalid = Some(error),
-                    }
+            let primary = attempt(document, signature, &key.primary_key);
+            let result = primary.or_else(|| {
+                subkeys.map(|subkey| &subkey.key).find_map(|subkey| attempt(document, signature, subkey))
+            });
+            match result {
+                Some(Ok(key_id)) if is_revoked(key) => {
+                    return Err(SignatureError::Invalid { key_id, why: "the key's owner has revoked it" });
                 }
+                Some(Ok(key_id)) => {
+                    let fingerprint = format!("{:X}", key.fingerprint());
+                    return Ok(Signer { key_id, fingerprint });
+                }
+                Some(Err(error)) => invalid = Some(error),
+                None => {}
             }
         }
         Err(invalid.unwrap_or_else(|| SignatureError::UnknownKey {
@@ -179,4 +182,83 @@ fn issuer(signature: &DetachedSignature) -> String {
 
 fn id_of(id: &KeyId) -> String {
     id.to_string().to_ascii_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUMS: &[u8] = include_bytes!("../../../fixtures/tf/terraform-provider-demo_1.1.0_SHA256SUMS");
+
+    macro_rules! signed {
+        ($name:literal) => {
+            (
+                include_str!(concat!("../../../fixtures/tf/", $name, ".asc")),
+                &include_bytes!(concat!("../../../fixtures/tf/", $name, ".sig"))[..],
+            )
+        };
+    }
+
+    fn keys(armored: &[&str]) -> Keys {
+        Keys::read(armored.iter().copied()).expect("keys")
+    }
+
+    #[test]
+    fn signatures_by_keys_of_every_usual_sort_are_accepted() {
+        for (key, signature) in [signed!("rsa"), signed!("ed25519"), signed!("nistp256")] {
+            let keys = keys(&[signed!("stranger").0, key]);
+            let signer = keys.check(SUMS, signature).expect("valid");
+            assert_eq!(signer.key_id, keys.ids()[1]);
+            assert!(signer.fingerprint.ends_with(&signer.key_id), "{signer:?}");
+        }
+    }
+
+    #[test]
+    fn a_signature_by_a_subkey_that_may_sign_is_one_by_its_key() {
+        let (key, signature) = signed!("subkey");
+        let keys = keys(&[key]);
+        let signer = keys.check(SUMS, signature).expect("valid");
+        assert_ne!(signer.key_id, keys.ids()[0], "the subkey signed");
+        assert!(signer.fingerprint.ends_with(&keys.ids()[0]), "{signer:?}");
+    }
+
+    #[test]
+    fn what_was_changed_or_signed_by_a_stranger_is_refused_and_the_key_is_named() {
+        let (key, signature) = signed!("rsa");
+        let mut changed = SUMS.to_vec();
+        changed[0] ^= 1;
+        let error = keys(&[key]).check(&changed, signature).expect_err("changed");
+        assert!(matches!(&error, SignatureError::Invalid { key_id, .. } if *key_id == keys(&[key]).ids()[0]));
+
+        let (stranger, by_stranger) = signed!("stranger");
+        let (stranger, key) = (keys(&[stranger]).ids().remove(0), keys(&[key]));
+        let error = key.check(SUMS, by_stranger).expect_err("a stranger's").to_string();
+        assert!(error.contains(&stranger) && error.contains(&key.ids()[0]), "{error}");
+    }
+
+    #[test]
+    fn revoked_keys_and_weak_hashes_prove_nothing() {
+        for ((key, signature), why) in [(signed!("revoked"), "revoked"), (signed!("weak"), "weak")] {
+            let error = keys(&[key]).check(SUMS, signature).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_or_signature_is_an_error() {
+        let (key, signature) = signed!("ed25519");
+        for bad in ["", "x", &key[..key.len() / 2], key.trim_start_matches('-')] {
+            assert_eq!(Keys::read([bad]).map(drop), Err(SignatureError::BadKey), "{bad}");
+        }
+        for bad in [&b""[..], b"x", &signature[..20], key.as_bytes(), SUMS] {
+            assert!(keys(&[key]).check(SUMS, bad).is_err());
+        }
+    }
+
+    #[test]
+    fn of_several_signatures_one_has_to_be_good() {
+        let (key, signature) = signed!("nistp256");
+        let both = [signed!("stranger").1, signature].concat();
+        assert!(keys(&[key]).check(SUMS, &both).is_ok());
+    }
 }

@@ -137,9 +137,7 @@ impl Wanted {
         match rest {
             ["versions"] => Ok(Self::ModuleVersions(module)),
             [version, "download"] => Ok(Self::ModuleDownload(module, checked(version)?)),
-            [version, file]
-                if file.strip_prefix("archive.").is_some_and(|form| ARCHIVES.contains(&form)) =>
-            {
+            [version, file] if file.strip_prefix("archive.").is_some_and(|form| ARCHIVES.contains(&form)) => {
                 Ok(Self::ModuleArchive(module, checked(version)?, (*file).to_owned()))
             }
             _ => Err(Refusal::NoEndpoint),

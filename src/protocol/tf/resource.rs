@@ -438,14 +438,14 @@ pub(super) fn keys(proxy: &ProxyFacts, what: &str, version: &str) -> Vec<RefKey>
     let parts: Vec<&str> = what.split('/').collect();
     let paths: Vec<String> = match parts.as_slice() {
         _ if !parts.iter().all(|part| is_part(part)) || !super::grammar::is_version(version) => Vec::new(),
-        [_, _] => USUAL_PLATFORMS
-            .iter()
-            .map(|platform| format!("providers/{what}/{platform}/{version}"))
-            .collect(),
+        [_, _] => {
+            USUAL_PLATFORMS.iter().map(|platform| format!("providers/{what}/{platform}/{version}")).collect()
+        }
         [_, _, _] => vec![format!("modules/{what}/{version}")],
         _ => Vec::new(),
     };
-    let key = |path: String| Some(RefKey { proxy: proxy.id.clone(), area: Area::Refs, path: path.parse().ok()? });
+    let key =
+        |path: String| Some(RefKey { proxy: proxy.id.clone(), area: Area::Refs, path: path.parse().ok()? });
     paths.into_iter().filter_map(key).collect()
 }
 

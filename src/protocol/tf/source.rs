@@ -86,8 +86,10 @@ impl Archive {
         if !options.is_empty() {
             // The rest stays byte for byte: a signature may be over it.
             let query = url.query().unwrap_or_default();
-            let kept: Vec<&str> =
-                query.split('&').filter(|pair| !is_option(pair.split('=').next().unwrap_or_default())).collect();
+            let kept: Vec<&str> = query
+                .split('&')
+                .filter(|pair| !is_option(pair.split('=').next().unwrap_or_default()))
+                .collect();
             let kept = kept.join("&");
             url.set_query((!kept.is_empty()).then_some(&kept));
         }
@@ -156,7 +158,11 @@ mod tests {
         let sum = "ab".repeat(32);
         for (source, url, shown) in [
             ("https://x.example/m.tgz", "https://x.example/m.tgz", "./archive.tgz"),
-            ("https://x.example/m.tar.gz//sub/dir", "https://x.example/m.tar.gz", "./archive.tar.gz//sub/dir"),
+            (
+                "https://x.example/m.tar.gz//sub/dir",
+                "https://x.example/m.tar.gz",
+                "./archive.tar.gz//sub/dir",
+            ),
             ("https://x.example/get?archive=zip", "https://x.example/get", "./archive.zip?archive=zip"),
             (
                 "https://x.example/get//sub?archive=tar.gz&token=a%2Fb",
