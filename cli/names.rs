@@ -1,11 +1,13 @@
-//! What an operator may call a ref: its whole key, or a container image as a client would name it.
+//! What an operator may call a ref: its whole key, or an image, provider or module as a client would name
+//! it.
 //!
-//! The dialect itself says where an image is kept; this only tries the names that could be meant.
+//! The dialects themselves say where things are kept; this only tries the names that could be meant.
 
 use http::{HeaderMap, Method};
 
 use repoxy::model::{ArtifactType, ProxyTable, RefKey};
 use repoxy::protocol::oci::Oci;
+use repoxy::protocol::tf::Tf;
 use repoxy::protocol::{Gathered, Head, Protocol as _, Route};
 
 /// The tag that is meant if none is named.
@@ -35,6 +37,29 @@ pub(crate) fn candidates(name: &str, proxies: &ProxyTable) -> Vec<RefKey> {
                 keys.push(fetch.resource.key);
             }
         }
+    }
+    for key in registry_keys(repository, reference, proxies) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// What a provider or module may be kept as: `acme/demo` and `acme/net/aws` at any registry, or with a
+/// proxy's name or host in front.
+fn registry_keys(name: &str, version: &str, proxies: &ProxyTable) -> Vec<RefKey> {
+    let of_tf = proxies.iter().filter(|proxy| proxy.id.artifact_type == ArtifactType::Tf);
+    let mut keys = Vec::new();
+    for proxy in of_tf {
+        let own = |host: &str| {
+            host == proxy.id.name.as_str()
+                || proxy.namespaces.iter().any(|own| own.eq_ignore_ascii_case(host))
+        };
+        if let Some((_, rest)) = name.split_once('/').filter(|(host, _)| own(host)) {
+            keys.extend(Tf::named(proxy, rest, version));
+        }
+        keys.extend(Tf::named(proxy, name, version));
     }
     keys
 }
@@ -66,7 +91,24 @@ mod tests {
             upstream: None,
             unsigned: false,
         };
-        ProxyTable::new(vec![proxy("hub", "docker.io", true), proxy("ghcr", "ghcr.io", false)])
+        let mut registry = proxy("acme", "registry.acme.example", true);
+        registry.id.artifact_type = ArtifactType::Tf;
+        ProxyTable::new(vec![proxy("hub", "docker.io", true), proxy("ghcr", "ghcr.io", false), registry])
+    }
+
+    #[test]
+    fn every_way_to_name_a_provider_or_module_leads_to_its_ref() {
+        for (name, key) in [
+            ("acme/demo:1.1.0", "providers/acme/demo/darwin_arm64/1.1.0"),
+            ("acme/acme/demo:1.1.0", "providers/acme/demo/linux_amd64/1.1.0"),
+            ("registry.acme.example/acme/demo:1.1.0", "providers/acme/demo/linux_amd64/1.1.0"),
+            ("acme/net/aws:1.2.0", "modules/acme/net/aws/1.2.0"),
+            ("registry.acme.example/acme/net/aws:1.2.0", "modules/acme/net/aws/1.2.0"),
+        ] {
+            let keys = candidates(name, &table());
+            let key = format!("tf/acme/refs/{key}");
+            assert!(keys.iter().any(|found| found.to_string() == key), "{name}: {keys:?}");
+        }
     }
 
     #[test]

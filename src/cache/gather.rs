@@ -24,13 +24,14 @@ impl Cache {
         let (mut documents, mut lookups) = (Vec::new(), Vec::new());
         for need in needs {
             match need {
-                Need::Document(resource) => documents.push(*resource),
+                Need::Document(resource) => documents.push((*resource, None)),
+                Need::Held(resource, otherwise) => documents.push((*resource, Some(otherwise))),
                 Need::Entry(lookup) => lookups.push(lookup),
             }
         }
-        let documents = documents.into_iter().map(|resource| async {
+        let documents = documents.into_iter().map(|(resource, held)| async {
             let key = resource.key.clone();
-            (key, self.document(protocol, Fetch { resource, rewrite: false }, via).await)
+            (key, self.document(protocol, Fetch { resource, rewrite: false }, held, via).await)
         });
         for (key, found) in join_all(documents).await {
             gathered.add_document(key, found);
@@ -41,15 +42,19 @@ impl Cache {
         }
     }
 
-    /// A document as a whole.
+    /// A document as a whole; from the cache alone if there is a refusal to give otherwise.
     async fn document(
         self: &Arc<Self>,
         protocol: &'static dyn Protocol,
         fetch: Fetch,
+        otherwise: Option<Refusal>,
         via: Option<&str>,
     ) -> Result<Gotten, Refusal> {
         let want = Want { interest: Interest::Body, via };
-        let served = self.fetch(protocol, &fetch, want).await?;
+        let served = match otherwise {
+            None => self.fetch(protocol, &fetch, want).await?,
+            Some(otherwise) => self.held(protocol, &fetch, want, &otherwise).await?,
+        };
         // What is delivered whole is in memory.
         let body = served.body.in_memory().cloned().ok_or(Refusal::Internal)?;
         Ok(Gotten { reference: served.reference, body })

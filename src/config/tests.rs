@@ -123,6 +123,8 @@ fn without_a_file_everything_has_a_default() {
             ("mcr", "mcr.microsoft.com"),
             ("ecr-public", "public.ecr.aws"),
             ("gitlab-com", "registry.gitlab.com"),
+            ("terraform", "registry.terraform.io"),
+            ("opentofu", "registry.opentofu.org"),
         ]
     );
 }
@@ -285,14 +287,42 @@ fn a_proxy_is_changed_and_made_by_variables() {
 }
 
 #[test]
+fn the_default_of_one_type_leaves_that_of_another_alone() {
+    let text = "presets = true\n[[proxy]]\ntype = 'tf'\nname = 'own'\nupstream = 'https://r.example.org'\ndefault = true\nunsigned = true\n";
+    let table = with(text).load().facts();
+    let default_of = |of| table.default_of(of).expect("a default").id.to_string();
+    assert_eq!(
+        (default_of(ArtifactType::Tf), default_of(ArtifactType::Container)),
+        ("tf/own".into(), "container/hub".into())
+    );
+    let own = table.named(ArtifactType::Tf, "own").expect("own");
+    assert!(own.unsigned && !table.named(ArtifactType::Tf, "opentofu").expect("opentofu").unsigned);
+    assert_eq!(own.upstream.as_ref().map(url::Url::as_str), Some("https://r.example.org/"));
+}
+
+#[test]
 fn presets_give_way_to_what_the_operator_defined() {
     let text = "presets = true\n[[proxy]]\nname = 'dockerhub'\nupstream = 'https://mirror.example.org'\nns = 'docker.io'\n[[proxy]]\nname = 'quay'\nupstream = 'https://q.example.org'\ndefault = true\n";
     let config = with(text).load();
     let names: Vec<_> = config.proxies.iter().map(|proxy| proxy.id.name.as_str()).collect();
-    assert_eq!(names, ["dockerhub", "quay", "ghcr", "k8s", "gcr", "mcr", "ecr-public", "gitlab-com"]);
-    let defaults: Vec<_> = config.proxies.iter().filter(|proxy| proxy.default).collect();
-    assert_eq!(defaults.len(), 1);
-    assert_eq!(defaults[0].id.name.as_str(), "quay");
+    assert_eq!(
+        names,
+        [
+            "dockerhub",
+            "quay",
+            "ghcr",
+            "k8s",
+            "gcr",
+            "mcr",
+            "ecr-public",
+            "gitlab-com",
+            "terraform",
+            "opentofu"
+        ]
+    );
+    let defaults: Vec<_> =
+        config.proxies.iter().filter(|proxy| proxy.default).map(|proxy| proxy.id.to_string()).collect();
+    assert_eq!(defaults, ["container/quay", "tf/terraform"], "one a type");
     assert!(matches!(config.origin("proxy.quay.upstream"), Origin::File(_)));
 }
 
@@ -364,6 +394,10 @@ fn each_mistake_has_its_place_and_a_hint() {
         (
             "[[proxy]]\ntype = 'debian'\nname = 'd'",
             "2:8: proxies of type `debian` are not served by this version\nhint: supported is `container`, `tf`",
+        ),
+        (
+            "[[proxy]]\nname = 'a'\nupstream = 'https://a'\nunsigned = true",
+            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `type`, `name`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'ghcr.io'",

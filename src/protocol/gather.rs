@@ -29,6 +29,9 @@ impl From<Refusal> for Unrouted {
 pub enum Need {
     /// A document, from the cache or through it; its delivery is `Whole`.
     Document(Box<Resource>),
+    /// A document from the cache alone, whatever its age, because where upstream has it cannot be learned
+    /// now; its source is not looked at. The refusal is what is said if it is not cached.
+    Held(Box<Resource>, Refusal),
     /// What a proxy's cached catalogues say of an item.
     Entry(Lookup),
 }
@@ -78,6 +81,18 @@ impl Gathered {
         match self.documents.iter().find(|(key, _)| *key == resource.key) {
             Some((_, found)) => Ok(found.as_ref()),
             None => Err(Unrouted::Needs(vec![Need::Document(Box::new(resource))])),
+        }
+    }
+
+    /// A document that the request cannot do without, from the cache alone; `otherwise` says why it cannot
+    /// be fetched.
+    ///
+    /// # Errors
+    /// [`Unrouted::Needs`] if it was not asked for yet, [`Unrouted::Refused`] if it is not cached.
+    pub fn held(&self, resource: Resource, otherwise: Refusal) -> Result<&Gotten, Unrouted> {
+        match self.documents.iter().find(|(key, _)| *key == resource.key) {
+            Some((_, found)) => found.as_ref().map_err(|refusal| Unrouted::Refused(refusal.clone())),
+            None => Err(Unrouted::Needs(vec![Need::Held(Box::new(resource), otherwise)])),
         }
     }
 

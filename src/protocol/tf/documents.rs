@@ -71,7 +71,8 @@ pub(super) struct Listed {
 pub(super) fn versions(document: &[u8]) -> Result<Vec<Listed>, Refusal> {
     #[derive(Deserialize)]
     struct Versions {
-        // Go writes an empty list as `null`.
+        // Go writes an empty list as `null`; but it is there.
+        #[serde(deserialize_with = "Option::deserialize")]
         versions: Option<Vec<Version>>,
     }
     #[derive(Deserialize)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::grammar::Platform;
 use super::request::{Package, Provider};
@@ -25,15 +26,10 @@ pub(super) fn index(
     provider: &Provider,
     gathered: &Gathered,
 ) -> Result<Document, Unrouted> {
-    #[derive(Serialize)]
-    struct Index {
-        versions: BTreeMap<String, Nothing>,
-    }
-    #[derive(Serialize)]
-    struct Nothing {}
     let listed = registry.listed(provider, gathered)?;
-    let versions = listed.into_iter().map(|listed| (listed.version, Nothing {})).collect();
-    document(&Index { versions })
+    let versions: Map<String, Value> =
+        listed.into_iter().map(|listed| (listed.version, Value::Object(Map::new()))).collect();
+    document(&json!({ "versions": versions }))
 }
 
 /// `<version>.json`: the packages of a version with their hashes.
@@ -73,6 +69,7 @@ pub(super) fn archives(
     let (asked, facts) = found?;
     let sums = registry.proven(&asked, &facts, gathered)?;
     let is_listed = |platform: &Platform| listed.platforms.is_empty() || listed.platforms.contains(platform);
+    let facts = facts.download;
     let packages = sums.packages(&facts.filename, &asked.platform).into_iter();
     let archives = packages.filter(|(platform, _)| is_listed(platform)).map(|(platform, sum)| {
         let name = platform.to_string();

@@ -131,7 +131,7 @@ impl Keys {
 
     /// The ids of the primary keys.
     pub(super) fn ids(&self) -> Vec<String> {
-        self.0.iter().map(|key| id_of(&key.legacy_key_id())).collect()
+        self.0.iter().map(|key| id_of(key.legacy_key_id())).collect()
     }
 }
 
@@ -144,11 +144,11 @@ fn attempt(
     let key_id = key.legacy_key_id();
     let signature = &signature.signature;
     let (ids, fingerprints) = (signature.issuer_key_id(), signature.issuer_fingerprint());
-    let names_it = ids.contains(&&key_id) || fingerprints.contains(&&key.fingerprint());
-    if !names_it && !(ids.is_empty() && fingerprints.is_empty()) {
+    let names_none = ids.is_empty() && fingerprints.is_empty();
+    if !(names_none || ids.contains(&&key_id) || fingerprints.contains(&&key.fingerprint())) {
         return None;
     }
-    let key_id = id_of(&key_id);
+    let key_id = id_of(key_id);
     let invalid = |why| Err(SignatureError::Invalid { key_id: key_id.clone(), why });
     let is_of_content = matches!(signature.typ(), Some(SignatureType::Binary | SignatureType::Text));
     Some(match signature.hash_alg() {
@@ -175,12 +175,12 @@ fn is_revoked(key: &SignedPublicKey) -> bool {
 /// Whom a signature names.
 fn issuer(signature: &DetachedSignature) -> String {
     let signature = &signature.signature;
-    let id = signature.issuer_key_id().first().map(|id| id_of(id));
+    let id = signature.issuer_key_id().first().map(|id| id_of(**id));
     let fingerprint = || signature.issuer_fingerprint().first().map(|print| format!("{print:X}"));
     id.or_else(fingerprint).unwrap_or_else(|| "without a name".to_owned())
 }
 
-fn id_of(id: &KeyId) -> String {
+fn id_of(id: KeyId) -> String {
     id.to_string().to_ascii_uppercase()
 }
 

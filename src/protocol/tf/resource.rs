@@ -94,11 +94,38 @@ pub(super) struct Registry<'t> {
     upstream: &'t Url,
 }
 
+/// Where a service of upstream's is.
+#[derive(Debug)]
+struct Place {
+    url: Url,
+    /// Why that is only where it usually is, if what upstream says of it cannot be learned. Then
+    /// nothing is fetched from there: what it lacks might be elsewhere.
+    doubt: Option<Refusal>,
+}
+
 /// A resource, and why it cannot be fetched now if where it is cannot be learned.
 #[derive(Debug)]
 pub(super) struct Sought {
     resource: Resource,
     unlocated: Option<Refusal>,
+}
+
+/// What a package's download document says.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The document.
+    pub(super) download: Download,
+    unlocated: Option<Refusal>,
+}
+
+impl Facts {
+    /// The document, if what it names can be fetched.
+    fn located(&self) -> Result<&Download, Unrouted> {
+        match &self.unlocated {
+            None => Ok(&self.download),
+            Some(refusal) => Err(refusal.clone().into()),
+        }
+    }
 }
 
 impl Sought {
@@ -130,7 +157,7 @@ impl Sought {
     fn gather(self, gathered: &Gathered) -> Result<&Gotten, Unrouted> {
         match self.unlocated {
             None => gathered.document(self.resource),
-            Some(refusal) => Err(refusal.into()),
+            Some(refusal) => gathered.held(self.resource, refusal),
         }
     }
 }
@@ -184,17 +211,20 @@ impl<'t> Registry<'t> {
         self.below(Service::Providers, &download_below(provider, version, package), document, gathered)
     }
 
-    /// The same, read.
-    pub(super) fn facts(&self, package: &Package, gathered: &Gathered) -> Result<Download, Unrouted> {
-        let document = self.download(package, gathered)?.gather(gathered)?;
+    /// The same, read. If it could be had from the cache alone, that is true also of what it names.
+    pub(super) fn facts(&self, package: &Package, gathered: &Gathered) -> Result<Facts, Unrouted> {
+        let sought = self.download(package, gathered)?;
+        let unlocated = sought.unlocated.clone();
+        let document = sought.gather(gathered)?;
         let below = download_below(&package.provider, &package.version, package);
-        let at = self.place(Service::Providers, gathered)?.join(&below).map_err(|_| Refusal::Internal)?;
-        Ok(Download::read(&document.body, &at)?)
+        let at = self.place(Service::Providers, gathered)?.url.join(&below).map_err(|_| Refusal::Internal)?;
+        Ok(Facts { download: Download::read(&document.body, &at)?, unlocated })
     }
 
     /// The sums of a package's version.
     pub(super) fn sums(&self, package: &Package, gathered: &Gathered) -> Result<Sought, Unrouted> {
-        let found = self.facts(package, gathered).and_then(|facts| Ok(self.sums_of(package, &facts)?));
+        let found =
+            self.facts(package, gathered).and_then(|facts| Ok(self.sums_of(package, facts.located()?)?));
         Sought::or_held(found, self.sums_held(package)?)
     }
 
@@ -202,17 +232,21 @@ impl<'t> Registry<'t> {
     pub(super) fn proven(
         &self,
         package: &Package,
-        facts: &Download,
+        facts: &Facts,
         gathered: &Gathered,
     ) -> Result<Sums, Unrouted> {
-        Ok(Sums::read(&gathered.document(self.sums_of(package, facts)?)?.body)?)
+        let sums = match &facts.unlocated {
+            None => gathered.document(self.sums_of(package, &facts.download)?)?,
+            Some(refusal) => gathered.held(self.sums_held(package)?, refusal.clone())?,
+        };
+        Ok(Sums::read(&sums.body)?)
     }
 
     /// The signature of those. It comes with them; if it was lost since, it is judged anew.
     pub(super) fn signature(&self, package: &Package, gathered: &Gathered) -> Result<Sought, Unrouted> {
         let found = || {
             let facts = self.facts(package, gathered)?;
-            let sums = self.sums_of(package, &facts)?;
+            let sums = self.sums_of(package, facts.located()?)?;
             let mut evidence = Evidence::of(&sums)?;
             let signature = signature_of(&sums, &evidence)?;
             let sums = gathered.document(sums)?;
@@ -234,6 +268,7 @@ impl<'t> Registry<'t> {
         let found = || {
             let facts = self.facts(package, gathered)?;
             let sums = self.proven(package, &facts, gathered)?;
+            let facts = facts.located()?;
             if sums.of(&facts.filename) != Some(facts.shasum) {
                 let why = format!(
                     "the signed sums do not have the download document's sum for `{}`",
@@ -242,7 +277,8 @@ impl<'t> Registry<'t> {
                 return Err(Refusal::Untrusted { why }.into());
             }
             let expect = Some(facts.shasum.into());
-            Ok(Resource { source: documents::source(facts.zip, self.upstream)?, expect, ..held.clone() })
+            let source = documents::source(facts.zip.clone(), self.upstream)?;
+            Ok(Resource { source, expect, ..held.clone() })
         };
         Sought::or_held(found(), held.clone())
     }
@@ -275,7 +311,8 @@ impl<'t> Registry<'t> {
             .or_else(|| gotten.reference.headers.get(TERRAFORM_GET).cloned())
             .filter(|source| !source.is_empty())
             .ok_or(Refusal::BadUpstream("it does not say where the module is"))?;
-        let asked = self.place(Service::Modules, gathered)?.join(&below).map_err(|_| Refusal::Internal)?;
+        let place = self.place(Service::Modules, gathered)?;
+        let asked = place.url.join(&below).map_err(|_| Refusal::Internal)?;
         Ok(ModuleSource::read(&source, &asked)?)
     }
 
@@ -290,8 +327,13 @@ impl<'t> Registry<'t> {
         let held = self.content(kind::MODULE, &format!("modules/{}/{version}", module_below(module)))?;
         let found = match self.module_source(module, version, gathered) {
             Ok(ModuleSource::Archive(Archive { url, name, checksum, .. })) if name == file => {
-                let source = documents::source(url, self.upstream)?;
-                Ok(Resource { source, expect: checksum, ..held.clone() })
+                match self.place(Service::Modules, gathered)?.doubt {
+                    None => {
+                        let source = documents::source(url, self.upstream)?;
+                        Ok(Resource { source, expect: checksum, ..held.clone() })
+                    }
+                    Some(doubt) => Err(doubt.into()),
+                }
             }
             Ok(_) => return Err(Refusal::NotFound.into()),
             Err(unrouted) => Err(unrouted),
@@ -299,25 +341,32 @@ impl<'t> Registry<'t> {
         Sought::or_held(found, held)
     }
 
-    /// Where a service of upstream's is, by its service discovery; where it is usually, if there is none.
-    fn place(&self, service: Service, gathered: &Gathered) -> Result<Url, Unrouted> {
+    /// Where a service of upstream's is: by its service discovery, or where it usually is.
+    fn place(&self, service: Service, gathered: &Gathered) -> Result<Place, Unrouted> {
+        const DISCOVERY: &str = "/.well-known/terraform.json";
         let freshness = self.freshness(DOCUMENT_TTL);
         let document = Resource {
-            source: Source::Path("/.well-known/terraform.json".to_owned()),
+            source: Source::Path(DISCOVERY.to_owned()),
             ..self.document(kind::SERVICES, "services", freshness)?
         };
         let base = |rest: &str| {
             let upstream = self.upstream.as_str().trim_end_matches('/');
             Url::parse(&format!("{upstream}{rest}")).map_err(|_| Refusal::Internal)
         };
-        match gathered.attempt(document)? {
-            Ok(found) => {
-                let place = service.find(&found.body)?.ok_or(Refusal::NotFound)?;
-                let at = base("/.well-known/terraform.json")?;
-                Ok(at.join(&place).map_err(|_| Refusal::BadUpstream("it names an address that is none"))?)
-            }
-            Err(Refusal::NotFound) => Ok(base(service.path())?),
-            Err(refusal) => Err(refusal.clone().into()),
+        let usual = |doubt| Ok(Place { url: base(service.path())?, doubt });
+        let found = match gathered.attempt(document)? {
+            Ok(found) => service.find(&found.body),
+            // Without service discovery the services are where they usually are.
+            Err(Refusal::NotFound) => return usual(None),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        match found {
+            Ok(Some(place)) => match base(DISCOVERY)?.join(&place) {
+                Ok(url) => Ok(Place { url, doubt: None }),
+                Err(_) => usual(Some(Refusal::BadUpstream("it names an address that is none"))),
+            },
+            Ok(None) => usual(Some(Refusal::NotFound)),
+            Err(refusal) => usual(Some(refusal)),
         }
     }
 
@@ -329,11 +378,12 @@ impl<'t> Registry<'t> {
         document: Resource,
         gathered: &Gathered,
     ) -> Result<Sought, Unrouted> {
-        let found = self.place(service, gathered).and_then(|place| {
-            let url = place.join(below).map_err(|_| Refusal::Internal)?;
-            Ok(Resource { source: documents::source(url, self.upstream)?, ..document.clone() })
-        });
-        Sought::or_held(found, document)
+        let Place { url, doubt: unlocated } = self.place(service, gathered)?;
+        let url = url.join(below).map_err(|_| Refusal::Internal)?;
+        match documents::source(url, self.upstream) {
+            Ok(source) => Ok(Sought { resource: Resource { source, ..document }, unlocated }),
+            Err(refusal) => Ok(Sought { resource: document, unlocated: Some(refusal) }),
+        }
     }
 
     fn sums_of(&self, package: &Package, facts: &Download) -> Result<Resource, Refusal> {
