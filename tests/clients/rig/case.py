@@ -43,9 +43,14 @@ class Case(unittest.TestCase):
 
     def setUp(self) -> None:
         """Starts the upstream."""
-        self.scratch = Path(tempfile.mkdtemp(dir=scratch_root()))
-        self.addCleanup(shutil.rmtree, self.scratch, ignore_errors=True)
+        self.scratch = self.make_scratch()
         self.upstream = self.counting_upstream()
+
+    def make_scratch(self) -> Path:
+        """Makes a directory that is removed with the test."""
+        scratch = Path(tempfile.mkdtemp(dir=scratch_root()))
+        self.addCleanup(shutil.rmtree, scratch, ignore_errors=True)
+        return scratch
 
     def counting_upstream(self, **options) -> CountingProxy:
         """Starts a counting proxy in front of the registry."""
