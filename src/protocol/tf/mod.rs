@@ -197,7 +197,7 @@ fn judge_sums(resource: &Resource, sums: &[u8], companions: &Gathered) -> Result
     let facts = match signature {
         Some(signature) => judge(resource, &evidence, sums, signature)?,
         None if evidence.keys.is_empty() => unsigned(),
-        None => return Err(missing(&evidence)),
+        None => return Err(missing(resource, &evidence)),
     };
     let path = resource::verdict_path(&resource.key.path)?;
     Ok(vec![Descriptor { path, kind: kind::VERDICT, facts }])
@@ -235,8 +235,11 @@ fn facts(facts: &[(&str, String)]) -> Map<String, Value> {
 }
 
 /// What is said of sums whose signature upstream has not got.
-fn missing(evidence: &Evidence) -> Refusal {
+fn missing(resource: &Resource, evidence: &Evidence) -> Refusal {
     let keys = Keys::read(evidence.keys.iter().map(String::as_str)).map(|keys| keys.ids().join(", "));
     let keys = keys.unwrap_or_else(|_| "that cannot be read".to_owned());
-    Refusal::Untrusted { why: format!("there is no signature, which should be by one of the keys {keys}") }
+    let path = &resource.key.path;
+    Refusal::Untrusted {
+        why: format!("{path}: there is no signature; it should be by one of the keys {keys}"),
+    }
 }

@@ -223,6 +223,15 @@ mod tests {
     }
 
     #[test]
+    fn the_sums_of_a_real_release_are_accepted() {
+        let sums = include_bytes!("../../../fixtures/tf/terraform-provider-null_3.1.0_SHA256SUMS");
+        let (key, signature) = signed!("hashicorp");
+        let signer = keys(&[key]).check(sums, signature).expect("valid");
+        assert_eq!(signer.fingerprint, "C874011F0AB405110D02105534365D9472D7468F");
+        assert_eq!(signer.key_id, "B0B441097685B676", "a subkey signed");
+    }
+
+    #[test]
     fn what_was_changed_or_signed_by_a_stranger_is_refused_and_the_key_is_named() {
         let (key, signature) = signed!("rsa");
         let mut changed = SUMS.to_vec();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderMap;
+use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Area, Freshness, ProxyId, Source, Timestamp};
@@ -679,6 +680,22 @@ fn no_other_path_leads_anywhere() {
         assert!(matches!(world.get(path), Err(Refusal::Invalid { .. })), "{path}");
     }
     assert!(matches!(world.get("/tf/nobody/v1/providers/acme/demo/versions"), Err(Refusal::NoProxy)));
+}
+
+proptest! {
+    #[test]
+    fn no_path_makes_the_dialect_panic_or_leaves_the_grammar_of_keys(
+        mount in "(v1/providers|v1/modules|mirror/registry\\.acme\\.example)",
+        rest in "[-a-z0-9._+%/ \\\\\u{0}ä]{0,60}",
+        file in "(versions|index\\.json|1\\.0\\.json|download/linux/amd64|archive\\.zip|)",
+    ) {
+        let world = World::new();
+        let _ = world.get(&format!("/tf/acme/{mount}/{rest}/{file}"));
+        // What was asked for on the way stays below the places of the registry.
+        for place in world.asked.borrow().iter() {
+            prop_assert!(!place.contains(".."), "{}", place);
+        }
+    }
 }
 
 #[test]
