@@ -335,10 +335,11 @@ pub(crate) struct LsProxiesArgs {
 #[command(after_help = after("  repoxy show hub/library/alpine:3.20
   repoxy show alpine                    in the default proxy, tag `latest`
   repoxy show ghcr.io/org/app@sha256:…
+  repoxy show hashicorp/null:3.2.4      a provider, for the first usual platform that is there
   repoxy show container/hub/refs/library/alpine/tags/3.20
 "))]
 pub(crate) struct ShowArgs {
-    /// The whole key of a ref, or a container image as a client would name it
+    /// The whole key of a ref, or an image, provider or module as a client would name it
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
     /// Print a JSON object
