@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod exit;
 mod logging;
+mod memory;
 mod names;
 mod output;
 mod progress;
@@ -22,6 +23,7 @@ use crate::args::{Cli, Command};
 use crate::exit::{CliError, Exit};
 
 fn main() -> ExitCode {
+    memory::keep_large_buffers();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => return output::usage(&usage).into(),

@@ -78,12 +78,23 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics));
     let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
     lifecycle.set_ready();
+    tokio::spawn(prepare(kept.store.clone(), config.proxies.iter().map(|proxy| proxy.id.clone()).collect()));
     server.run(stops).await;
     upkeep.abort();
     reload.abort();
     cache.flush_uses().await;
     kept.writer.stop().await;
     Ok(Exit::Done)
+}
+
+/// Makes the staging directories of all proxies, which the first fetch of each would have to wait for.
+async fn prepare(store: Arc<Store>, proxies: Vec<ProxyId>) {
+    for proxy in proxies {
+        if let Err(error) = store.stage(&proxy, None, &[]).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, %proxy, "the store takes no files for now");
+        }
+    }
 }
 
 /// Says where clients find the server.

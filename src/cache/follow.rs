@@ -89,8 +89,8 @@ impl Follower {
                 return None;
             }
             if range.start < readable {
-                let len = (readable.min(end) - range.start).min(FRAME as u64);
-                return Some(self.read(range.start, usize::try_from(len).unwrap_or(FRAME)).await);
+                let len = usize::try_from(readable.min(end) - range.start).unwrap_or(usize::MAX);
+                return Some(self.read(range.start, len).await);
             }
             if !self.changed().await {
                 return Some(Err(io::Error::other("the fetch from upstream ended without a verdict")));
@@ -98,9 +98,14 @@ impl Follower {
         }
     }
 
-    /// Staged bytes were written a moment ago and sit in the page cache, so that reading them in
-    /// place does not block in practice; only a follower far behind may find them on disk.
+    /// Up to `len` bytes. A follower that keeps up is given those that came in; for one that does not
+    /// they sit in the page cache, so that reading them in place does not block in practice; only a
+    /// follower far behind may find them on disk.
     async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        if let Some(bytes) = self.flow.reader.recent(offset, len) {
+            return Ok(bytes);
+        }
+        let len = len.min(FRAME);
         if let Some(bytes) = self.flow.reader.try_read_at(offset, len)? {
             return Ok(bytes);
         }

@@ -17,6 +17,8 @@ mod layout;
 mod local;
 mod mapped;
 mod memory;
+mod recent;
+mod room;
 mod scan;
 mod staged;
 #[cfg(test)]

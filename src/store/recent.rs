@@ -1,0 +1,194 @@
+//! The newest bytes of a blob in the making, kept in memory for followers that keep up.
+//!
+//! Reading back what was written a moment ago costs a copy out of the page cache, and for each follower
+//! one. So the pieces that came in stay for a while, and followers are given the very same memory.
+//! Whoever falls behind reads the file, and so does everybody when the writing has ended. Nothing
+//! waits for anybody: a piece goes when its room is needed, whether it was read or not.
+//!
+//! Bounded by [`RECENT_BYTES`] and [`RECENT_PIECES`] for each blob, and by [`ALL_RECENT_BYTES`] for all
+//! together.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::room::Room;
+
+/// The most bytes that are kept of one blob.
+const RECENT_BYTES: usize = 2 << 20;
+/// The most pieces that are kept of one blob.
+const RECENT_PIECES: usize = 256;
+/// The most bytes that are kept of all blobs together.
+const ALL_RECENT_BYTES: usize = 16 << 20;
+
+/// What all blobs share.
+static ALL: Room = Room::new(ALL_RECENT_BYTES);
+
+/// The newest pieces of one blob.
+#[derive(Debug)]
+pub(super) struct Recent {
+    room: &'static Room,
+    pieces: Mutex<Pieces>,
+}
+
+#[derive(Debug, Default)]
+struct Pieces {
+    /// With the offsets where they begin, ascending; there may be gaps.
+    queue: VecDeque<(u64, Bytes)>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// What is kept of the blob at `offset`: at least one byte and at most `len`, without a copy.
+    pub(super) fn get(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let pieces = self.lock();
+        let next = pieces.queue.partition_point(|(start, _)| *start <= offset);
+        let (start, piece) = pieces.queue.get(next.checked_sub(1)?)?;
+        let from = usize::try_from(offset - start).ok().filter(|from| *from < piece.len() && len > 0)?;
+        Some(piece.slice(from..piece.len().min(from.saturating_add(len))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pieces> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a piece at the cost of older ones; false if that is not enough.
+    fn make_room(&self, pieces: &mut Pieces, bytes: usize) -> bool {
+        while pieces.bytes + bytes > RECENT_BYTES
+            || pieces.queue.len() >= RECENT_PIECES
+            || !self.room.take(bytes)
+        {
+            let Some((_, oldest)) = pieces.queue.pop_front() else { return false };
+            pieces.bytes -= oldest.len();
+            self.room.give_back(oldest.len());
+        }
+        true
+    }
+}
+
+impl Drop for Recent {
+    fn drop(&mut self) {
+        self.room.give_back(self.lock().bytes);
+    }
+}
+
+/// The writing end. When it goes, nothing is kept any more.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    recent: Arc<Recent>,
+    end: u64,
+}
+
+impl Keeper {
+    /// Of a blob that nothing has been written of.
+    pub(super) fn new() -> Self {
+        Self::within(&ALL)
+    }
+
+    fn within(room: &'static Room) -> Self {
+        Self { recent: Arc::new(Recent { room, pieces: Mutex::default() }), end: 0 }
+    }
+
+    /// The reading end.
+    pub(super) fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.recent)
+    }
+
+    /// Keeps the piece that follows, if there is room for it.
+    pub(super) fn keep(&mut self, piece: &Bytes) {
+        let start = self.end;
+        self.end += piece.len() as u64;
+        let mut pieces = self.recent.lock();
+        if !piece.is_empty() && self.recent.make_room(&mut pieces, piece.len()) {
+            pieces.bytes += piece.len();
+            pieces.queue.push_back((start, piece.clone()));
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let pieces = std::mem::take(&mut *self.recent.lock());
+        self.recent.room.give_back(pieces.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(most: usize) -> &'static Room {
+        Box::leak(Box::new(Room::new(most)))
+    }
+
+    fn piece(byte: u8, len: usize) -> Bytes {
+        vec![byte; len].into()
+    }
+
+    #[test]
+    fn a_reader_gets_the_memory_itself_from_the_middle_of_a_piece_to_its_end() {
+        let mut keeper = Keeper::within(room(100));
+        let (first, second) = (Bytes::from_static(b"01234"), Bytes::from_static(b"56789"));
+        keeper.keep(&first);
+        keeper.keep(&Bytes::new());
+        keeper.keep(&second);
+        let recent = keeper.recent();
+        for (offset, len, expected) in [
+            (0, 9, Some("01234")),
+            (3, 9, Some("34")),
+            (3, 1, Some("3")),
+            (5, 9, Some("56789")),
+            (9, usize::MAX, Some("9")),
+            (9, 0, None),
+            (10, 9, None),
+            (u64::MAX, 9, None),
+        ] {
+            assert_eq!(recent.get(offset, len), expected.map(Bytes::from), "{offset} {len}");
+        }
+        assert_eq!(recent.get(5, 5).expect("kept").as_ptr(), second.as_ptr(), "not a copy");
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_no_bound_is_ever_passed() {
+        let room = room(RECENT_BYTES * 2);
+        let mut keeper = Keeper::within(room);
+        let recent = keeper.recent();
+        let each = RECENT_BYTES / 4;
+        for number in 0..9 {
+            keeper.keep(&piece(number, each));
+            let start = u64::from(number) * each as u64;
+            assert_eq!(recent.get(start, 1), Some(piece(number, 1)), "the newest is kept");
+            assert!(room.taken() <= RECENT_BYTES);
+        }
+        assert_eq!(recent.get(0, 1), None, "who falls behind finds nothing");
+        assert_eq!(recent.get(5 * each as u64, 1), Some(piece(5, 1)));
+        for _ in 0..RECENT_PIECES * 2 {
+            keeper.keep(&piece(7, 1));
+        }
+        assert_eq!(recent.lock().queue.len(), RECENT_PIECES);
+        keeper.keep(&piece(1, RECENT_BYTES + 1));
+        assert_eq!(room.taken(), 0, "what does not fit is not kept, and makes all before it old");
+        keeper.keep(&piece(2, 1));
+        assert_eq!(recent.get(keeper.end - 1, 1), Some(piece(2, 1)), "offsets go on behind it");
+    }
+
+    #[test]
+    fn blobs_share_the_room_of_all_and_give_it_back_when_they_end() {
+        let room = room(10);
+        let (mut greedy, mut late) = (Keeper::within(room), Keeper::within(room));
+        let (first, second) = (greedy.recent(), late.recent());
+        greedy.keep(&piece(1, 8));
+        late.keep(&piece(2, 4));
+        assert_eq!(second.get(0, 1), None, "there is no room, and another's is not taken");
+        assert!(first.get(0, 1).is_some());
+        drop(greedy);
+        assert_eq!(first.get(0, 1), None, "nothing is kept when the writing has ended");
+        assert_eq!(room.taken(), 0);
+        late.keep(&piece(3, 4));
+        assert_eq!(second.get(4, 9), Some(piece(3, 4)));
+        assert_eq!(second.get(0, 9), None, "a gap is not bridged");
+        drop((late, second));
+        assert_eq!(room.taken(), 0);
+    }
+}
