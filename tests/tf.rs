@@ -3,6 +3,8 @@
 
 pub mod support;
 
+use std::time::Duration;
+
 use http::StatusCode;
 use repoxy::model::Digest;
 use serde_json::{Value, json};
@@ -110,6 +112,22 @@ fn names(repoxy: &Repoxy, tree: &str) -> Vec<String> {
     files.iter().map(|file| file.strip_prefix(&below).expect("below").display().to_string()).collect()
 }
 
+/// Waits until something holds: content is published a moment after its last byte was sent.
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    for _ in 0..3000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("in a minute it never came about that {what}");
+}
+
+/// Waits until exactly these refs are there.
+async fn refs_are(repoxy: &Repoxy, expected: &[&str]) {
+    eventually(&format!("the refs are {expected:?}"), async || names(repoxy, "refs") == expected).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_is_fetched_once_for_both_protocols_and_outlives_upstream_and_index() {
     let origin = registry().await;
@@ -122,10 +140,9 @@ async fn a_provider_is_fetched_once_for_both_protocols_and_outlives_upstream_and
         assert_eq!(origin.count("GET", &format!("/files/{path}")), 1, "{path}");
     }
     assert_eq!(origin.count("GET", "/v1/*"), 3, "versions and two download documents");
-    assert_eq!(
-        names(&repoxy, "refs"),
-        ["providers/acme/demo/darwin_arm64/1.1.0.json", "providers/acme/demo/linux_amd64/1.1.0.json"]
-    );
+    let [darwin, linux] =
+        ["darwin_arm64", "linux_amd64"].map(|platform| format!("providers/acme/demo/{platform}/1.1.0.json"));
+    refs_are(&repoxy, &[&darwin, &linux]).await;
     let file = repoxy.root().join(TREE).join("refs/providers/acme/demo/linux_amd64/1.1.0.json");
     let reference: Value = serde_json::from_slice(&std::fs::read(file).expect("a ref")).expect("JSON");
     assert_eq!((&reference["kind"], &reference["size"]), (&json!("tf.provider"), &json!(LINUX.len())));
@@ -242,10 +259,9 @@ async fn a_lost_signature_is_fetched_anew_and_judged_by_the_cached_sums() {
         std::fs::remove_file(file).expect("an index file");
     }
     origin.file("/files/SHA256SUMS.sig", "application/octet-stream", BY_STRANGER);
-    // The server sees within a second or so that its index is gone; until then it has the row.
-    while repoxy.get(&format!("{sums}.sig")).await.status == StatusCode::OK {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    // The server has the row until it sees that its index is gone.
+    let path = format!("{sums}.sig");
+    eventually("the forged signature is seen", async || !repoxy.get(&path).await.status.is_success()).await;
     assert_eq!(repoxy.get(&format!("{sums}.sig")).await.status, StatusCode::BAD_GATEWAY);
     assert!(!signature.exists());
     origin.file("/files/SHA256SUMS.sig", "application/octet-stream", SIGNATURE);
@@ -363,7 +379,7 @@ async fn a_modules_archive_comes_from_here_and_outlives_upstream() {
         assert_eq!(archive.bytes().as_ref(), b"an archive");
     }
     assert_eq!(origin.count("GET", "/archives/net.tgz"), 1);
-    assert_eq!(names(&repoxy, "refs"), ["modules/acme/net/aws/1.2.0.json"]);
+    refs_are(&repoxy, &["modules/acme/net/aws/1.2.0.json"]).await;
     assert!(repoxy.run(&["fsck", "--read-data"]).status.success());
     let shown = repoxy.run(&["show", "acme/net/aws:1.2.0"]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("modules/acme/net/aws/1.2.0"), "{shown:?}");
