@@ -43,14 +43,11 @@ impl Job {
 
         let mut gathered = Gathered::default();
         let mut judged = Judged::default();
-        for Companion { resource, may_lack, .. } in unchecked {
+        for Companion { resource, optional, .. } in unchecked {
             let job = Self { resource, held: None, ..self.clone() };
             let arrived = match job.bring().await {
-                Err(Failure { refusal: refusal @ Refusal::NotFound, .. }) if may_lack => {
-                    gathered.add_document(job.resource.key.clone(), Err(refusal));
-                    continue;
-                }
-                arrived => arrived?,
+                Err(failure) if optional && failure.refusal == Refusal::NotFound => continue,
+                brought => brought?,
             };
             let body = arrived.document.clone().unwrap_or_default();
             let gotten = Gotten { reference: arrived.reference.clone(), body };

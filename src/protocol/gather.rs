@@ -138,7 +138,7 @@ pub struct Companion {
     pub resource: Resource,
     /// Fetched only if this ref is there: what nobody has used need not be fetched ahead.
     pub only_if: Option<RefKey>,
-    /// Whether [`super::Protocol::vet`] is asked also if upstream has not got it; it finds the refusal
-    /// in its place. Only for companions without a checksum.
-    pub may_lack: bool,
+    /// Whether upstream need not have it. [`super::Protocol::vet`] then does not find it among those
+    /// that were fetched. Only for one without a checksum.
+    pub optional: bool,
 }

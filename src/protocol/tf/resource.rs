@@ -470,7 +470,7 @@ pub(super) fn signature_of(sums: &Resource, evidence: &Evidence) -> Result<Resou
 /// [`Refusal::Internal`] if they do not carry what they should.
 pub(super) fn companions(sums: &Resource) -> Result<Vec<Companion>, Refusal> {
     let resource = signature_of(sums, &Evidence::of(sums)?)?;
-    Ok(vec![Companion { resource, only_if: None, may_lack: true }])
+    Ok(vec![Companion { resource, only_if: None, optional: true }])
 }
 
 /// Where the verdict on the signature of sums is written.

@@ -133,10 +133,10 @@ impl World {
     fn fetch(&self, resource: &Resource) -> Result<Gotten, Refusal> {
         let gotten = self.bring(resource)?;
         let mut companions = Gathered::default();
-        for Companion { resource, may_lack, .. } in Tf.companions(resource, None, &gotten.body)? {
+        for Companion { resource, optional, .. } in Tf.companions(resource, None, &gotten.body)? {
             match self.bring(&resource) {
-                Err(refusal) if !may_lack => return Err(refusal),
-                found => companions.add_document(resource.key, found),
+                Err(Refusal::NotFound) if optional => {}
+                found => companions.add_document(resource.key, Ok(found?)),
             }
         }
         Tf.vet(resource, &gotten.body, &companions)?;
