@@ -1,11 +1,12 @@
-//! What an operator may call a ref: its whole key, or an image, provider or module as a client would name
-//! it.
+//! What an operator may call a ref: its whole key; an image, provider or module as a client would name it;
+//! or a plain file by `generic/<proxy>/<path>`, as in its URL.
 //!
 //! The dialects themselves say where things are kept; this only tries the names that could be meant.
 
 use http::{HeaderMap, Method};
 
 use repoxy::model::{ArtifactType, ProxyTable, RefKey};
+use repoxy::protocol::generic::Generic;
 use repoxy::protocol::oci::Oci;
 use repoxy::protocol::tf::Tf;
 use repoxy::protocol::{Gathered, Head, Protocol as _, Route};
@@ -43,6 +44,7 @@ pub(crate) fn candidates(name: &str, proxies: &ProxyTable) -> Vec<RefKey> {
             keys.push(key);
         }
     }
+    keys.extend(plain_file(name, proxies).filter(|key| !keys.contains(key)));
     keys
 }
 
@@ -64,6 +66,13 @@ fn registry_keys(name: &str, version: &str, proxies: &ProxyTable) -> Vec<RefKey>
     keys
 }
 
+/// The key of a plain file's address.
+fn plain_file(name: &str, proxies: &ProxyTable) -> Option<RefKey> {
+    let (proxy, path) = name.strip_prefix("generic/")?.split_once('/')?;
+    let proxy = proxies.named(ArtifactType::Generic, proxy)?;
+    Generic.key_at(&proxy.id, &format!("/{path}"))
+}
+
 /// Repository, and tag or digest.
 fn split(name: &str) -> (&str, &str) {
     if let Some((repository, digest)) = name.split_once('@') {
@@ -83,17 +92,17 @@ mod tests {
     use super::*;
 
     fn table() -> ProxyTable {
-        let proxy = |name: &str, namespace: &str, default| ProxyFacts {
-            id: ProxyId { artifact_type: ArtifactType::Container, name: name.parse().expect("valid") },
+        let proxy = |artifact_type, name: &str, namespace: &str, default| ProxyFacts {
             namespaces: vec![namespace.to_owned()],
             default,
-            ttl: None,
-            upstream: None,
-            unsigned: false,
+            ..ProxyFacts::new(ProxyId { artifact_type, name: name.parse().expect("valid") })
         };
-        let mut registry = proxy("acme", "registry.acme.example", true);
-        registry.id.artifact_type = ArtifactType::Tf;
-        ProxyTable::new(vec![proxy("hub", "docker.io", true), proxy("ghcr", "ghcr.io", false), registry])
+        ProxyTable::new(vec![
+            proxy(ArtifactType::Container, "hub", "docker.io", true),
+            proxy(ArtifactType::Container, "ghcr", "ghcr.io", false),
+            proxy(ArtifactType::Tf, "acme", "registry.acme.example", true),
+            proxy(ArtifactType::Generic, "files", "files.example.org", false),
+        ])
     }
 
     #[test]
@@ -109,6 +118,13 @@ mod tests {
             let key = format!("tf/acme/refs/{key}");
             assert!(keys.iter().any(|found| found.to_string() == key), "{name}: {keys:?}");
         }
+    }
+
+    #[test]
+    fn a_plain_file_is_named_as_in_its_url() {
+        let keys = candidates("generic/files/dir/x%2dy?v=1", &table());
+        assert_eq!(keys.last().map(ToString::to_string).as_deref(), Some("generic/files/refs/dir/x-y?v=1"));
+        assert!(candidates("generic/other/x", &table()).is_empty());
     }
 
     #[test]

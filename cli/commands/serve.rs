@@ -144,9 +144,18 @@ fn upstream_settings(proxy: &Proxy, instance: &str) -> upstream::Settings {
             connect: proxy.limits.connect_timeout.unwrap_or(defaults.connect),
             idle: proxy.limits.idle_timeout.unwrap_or(defaults.idle),
             in_flight: proxy.limits.max_connections.unwrap_or(defaults.in_flight),
+            tries: proxy.limits.retries.map_or(defaults.tries, |retries| as_count(retries).saturating_add(1)),
+            breaker: upstream::BreakerLimits {
+                in_row: proxy.limits.breaker_after.map_or(defaults.breaker.in_row, as_count),
+                ..defaults.breaker
+            },
             ..defaults
         },
     }
+}
+
+fn as_count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn credentials(credentials: &config::Credentials) -> upstream::Credentials {

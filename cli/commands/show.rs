@@ -102,14 +102,7 @@ async fn all_proxies(store: &Store, config: &Config) -> Result<ProxyTable, CliEr
     let mut proxies: Vec<ProxyFacts> = config.facts().iter().cloned().collect();
     for id in store.proxies().await? {
         if !proxies.iter().any(|proxy| proxy.id == id) {
-            proxies.push(ProxyFacts {
-                id,
-                namespaces: Vec::new(),
-                default: false,
-                ttl: None,
-                upstream: None,
-                unsigned: false,
-            });
+            proxies.push(ProxyFacts::new(id));
         }
     }
     Ok(ProxyTable::new(proxies))

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::follow::Follower;
+use super::passing::Passed;
 use crate::store::{Blob, FRAME};
 
 /// Who reads the frames of a body.
@@ -33,6 +34,8 @@ pub enum Body {
     Blob(Blob),
     /// Still on its way from upstream.
     Following(Follower),
+    /// On its way from upstream to this client alone.
+    Passing(Box<Passed>),
 }
 
 impl Body {
@@ -40,7 +43,7 @@ impl Body {
     pub const fn in_memory(&self) -> Option<&Bytes> {
         match self {
             Self::Memory(bytes) => Some(bytes),
-            Self::Blob(_) | Self::Following(_) => None,
+            Self::Blob(_) | Self::Following(_) | Self::Passing(_) => None,
         }
     }
 
@@ -60,6 +63,7 @@ impl Body {
                 Frames::Blob(BlobFrames { blob, offset: range.start, end, reader, reading: None })
             }
             Self::Following(follower) => Frames::Following(Box::pin(follower.frames(range))),
+            Self::Passing(passed) => Frames::Following(Box::pin(passed.frames(range))),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What a failure upstream or on disk means to a client.
 
+use crate::model::http_cache::Excuse;
 use crate::protocol::Refusal;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
@@ -19,6 +20,15 @@ impl Failure {
     /// A failure of upstream or of this machine: cached content may stand in.
     pub(super) const fn passing(refusal: Refusal, detail: &'static str) -> Self {
         Self { refusal, stale_allowed: true, detail }
+    }
+
+    /// Why upstream could not be asked, as HTTP's rules tell these cases apart.
+    pub(super) fn excuse(&self) -> Excuse {
+        match (self.detail, &self.refusal) {
+            // Slow is not away.
+            ("status" | "slow", _) | (_, Refusal::RateLimited { .. }) => Excuse::Erring,
+            _ => Excuse::Away,
+        }
     }
 
     /// An answer of upstream: cached content must not contradict it.

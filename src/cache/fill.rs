@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::failure::Failure;
 use super::follow::Flow;
 use super::meters::Outcome;
+use super::passing::Passing;
 use crate::model::{Ref, RefKey};
 use crate::protocol::Refusal;
 use crate::store::Blob;
@@ -27,8 +28,16 @@ pub(super) enum Stage {
     Asking,
     /// Bytes arrive and may be followed; the ref says what is known so far.
     Flowing(Arc<Ref>, Arc<Flow>),
+    /// It came to an answer that is for one client alone.
+    Passing(Arc<Passing>),
     /// It has ended.
     Settled(Arc<Result<Settled, Failure>>),
+}
+
+impl Stage {
+    const fn is_over(&self) -> bool {
+        matches!(self, Self::Settled(_) | Self::Passing(_))
+    }
 }
 
 /// What a fill came to.
@@ -48,6 +57,11 @@ pub(super) struct Fill {
 }
 
 impl Fill {
+    /// Whether upstream has said nothing yet: then its answer will be newer than a request that asks now.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Asking)
+    }
+
     /// Waits until there is something to serve or nothing to hope for.
     pub(super) async fn arrived(mut self) -> Stage {
         // An error means that the fill is gone; its guard has then published the end.
@@ -64,10 +78,12 @@ impl Fill {
     /// Waits for the end: then it is published, or there is nothing to publish.
     pub(super) async fn settled(mut self) -> Result<(), Failure> {
         // As above: an error means that the end has been published.
-        let _ = self.stage.wait_for(|stage| matches!(stage, Stage::Settled(_))).await;
+        let _ = self.stage.wait_for(Stage::is_over).await;
         match &*self.stage.borrow() {
             Stage::Settled(result) => result.as_ref().as_ref().map(|_| ()).map_err(Failure::clone),
-            Stage::Asking | Stage::Flowing(..) => Err(Failure::passing(Refusal::Internal, "unsettled")),
+            Stage::Asking | Stage::Flowing(..) | Stage::Passing(_) => {
+                Err(Failure::passing(Refusal::Internal, "unsettled"))
+            }
         }
     }
 }
@@ -97,7 +113,18 @@ impl Fills {
         let (sender, stage) = watch::channel(Stage::Asking);
         let fill = Fill { stage, begun: Instant::now() };
         running.insert(key.clone(), fill.clone());
-        Ok((fill, Some(FillEnd { fills: Arc::clone(self), key: key.clone(), stage: sender })))
+        Ok((fill, Some(FillEnd { listed: Some((Arc::clone(self), key.clone())), stage: sender })))
+    }
+
+    /// Sees to it that nobody joins the fill of a key any more; those who have wait on.
+    pub(super) fn unlist(&self, key: &RefKey) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// A fill that nobody else can join.
+    pub(super) fn alone() -> (Fill, FillEnd) {
+        let (stage, watched) = watch::channel(Stage::Asking);
+        (Fill { stage: watched, begun: Instant::now() }, FillEnd { listed: None, stage })
     }
 }
 
@@ -105,8 +132,8 @@ impl Fills {
 /// internal error, so that nobody waits for ever.
 #[derive(Debug)]
 pub(super) struct FillEnd {
-    fills: Arc<Fills>,
-    key: RefKey,
+    /// Where it is listed, so that others can join.
+    listed: Option<(Arc<Fills>, RefKey)>,
     stage: watch::Sender<Stage>,
 }
 
@@ -114,6 +141,11 @@ impl FillEnd {
     /// Lets followers in.
     pub(super) fn flow(&self, reference: Ref, flow: Flow) {
         self.stage.send_replace(Stage::Flowing(Arc::new(reference), Arc::new(flow)));
+    }
+
+    /// Ends the fill with an answer for whoever takes it first.
+    pub(super) fn pass(self, passing: Passing) {
+        self.stage.send_replace(Stage::Passing(Arc::new(passing)));
     }
 
     /// Ends the fill. New requests from now on start afresh.
@@ -125,14 +157,20 @@ impl FillEnd {
 impl Drop for FillEnd {
     fn drop(&mut self) {
         self.stage.send_if_modified(|stage| {
-            let unsettled = !matches!(stage, Stage::Settled(_));
+            let unsettled = !stage.is_over();
             if unsettled {
                 let failure = Failure::passing(Refusal::Internal, "panic");
                 *stage = Stage::Settled(Arc::new(Err(failure)));
             }
             unsettled
         });
-        self.fills.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        if let Some((fills, key)) = &self.listed {
+            let mut running = fills.running.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another may have been listed since this one was unlisted.
+            if running.get(key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
+                running.remove(key);
+            }
+        }
     }
 }
 
@@ -157,6 +195,20 @@ mod tests {
             assert_eq!(result.as_ref().as_ref().expect_err("an error").refusal, Refusal::Timeout);
         }
         assert!(fills.join(&key).expect("room").1.is_some(), "the next request starts afresh");
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_is_unlisted_is_not_joined_and_takes_nothing_with_it_when_it_ends() {
+        let fills = Arc::new(Fills::default());
+        let key = key("generic/x/refs/a");
+        let (_, old) = fills.join(&key).expect("room");
+        fills.unlist(&key);
+        let (_, new) = fills.join(&key).expect("room");
+        assert!(new.is_some(), "the next request starts afresh");
+        drop(old);
+        assert!(fills.is_running(&key), "the new one");
+        drop(new);
+        assert!(!fills.is_running(&key));
     }
 
     #[tokio::test]

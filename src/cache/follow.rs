@@ -45,6 +45,14 @@ pub(super) struct Flow {
     pub(super) named: bool,
 }
 
+impl Flow {
+    /// Whether all bytes have come, so that only their publishing is left to wait for.
+    pub(super) fn has_arrived(&self) -> bool {
+        matches!(*self.release.borrow(), Release::Whole { .. })
+            || self.size.is_some_and(|size| *self.written.borrow() >= size)
+    }
+}
+
 /// One reader of a fill that is under way.
 #[derive(Debug)]
 pub struct Follower {

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 
 use super::decide::{Decision, decide};
 use super::failure::Failure;
+use super::through::{Company, Place};
 use super::{Cache, Call, Interest, Site, Want};
 use crate::model::Resource;
 use crate::protocol::{Fetch, Gathered, Gotten, Need, Protocol, Refusal};
@@ -76,10 +77,12 @@ impl Cache {
                 None => None,
             };
             let cached = held.as_ref().map(|(held, _)| &held.reference);
-            if decide(cached, resource.freshness, self.clock.now()) == Decision::Use {
-                return Ok(());
-            }
-            let (fill, _) = self.join(call, held)?;
+            let held = match decide(cached, &resource, self.clock.now()) {
+                Decision::Use => return Ok(()),
+                Decision::Fetch => None,
+                _ => held,
+            };
+            let (fill, _) = self.join(call, Place::of(&resource), held, Company::Any)?;
             fill.settled().await
         }
         .boxed()

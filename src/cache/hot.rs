@@ -31,10 +31,12 @@ pub struct Ready {
     pub headers: HeaderMap,
     /// The bytes.
     pub body: ReadyBody,
-    /// When upstream confirmed it.
+    /// Since when it has aged: when upstream confirmed it, or earlier if it came aged.
     pub fetched_at: Timestamp,
     /// The proxy's counters.
     pub meters: Arc<ProxyMeters>,
+    /// Whether what a client says of caching counts.
+    pub(super) heeds_clients: bool,
     pub(super) fresh_until: Timestamp,
     pub(super) used: RefKey,
     noted_at: AtomicI64,
@@ -59,7 +61,7 @@ impl Ready {
         meters: Arc<ProxyMeters>,
     ) -> Self {
         let noted_at = AtomicI64::new(fetched_at.as_second());
-        Self { headers, body, fetched_at, meters, fresh_until, used, noted_at }
+        Self { headers, body, fetched_at, meters, heeds_clients: false, fresh_until, used, noted_at }
     }
 
     /// Size in bytes.
@@ -128,8 +130,7 @@ impl Hot {
         if now < ready.fresh_until && ready.fetched_at <= now && ready.is_whole() {
             return Some(ready);
         }
-        self.in_memory.invalidate(target);
-        self.open.invalidate(target);
+        self.forget(target);
         None
     }
 
@@ -140,6 +141,12 @@ impl Hot {
         }
         let map = if matches!(ready.body, ReadyBody::Memory(_)) { &self.in_memory } else { &self.open };
         map.insert(target.into(), Arc::new(ready));
+    }
+
+    /// Drops a ready answer.
+    pub(super) fn forget(&self, target: &str) {
+        self.in_memory.invalidate(target);
+        self.open.invalidate(target);
     }
 
     /// Drops everything: the store has changed under it.

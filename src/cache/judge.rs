@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::failure::Failure;
 use super::obtain::{Arrived, Job, Said};
+use super::through::Place;
 use crate::model::{Area, Delivery, Descriptor, Ref, RefKey};
 use crate::protocol::{Companion, Gathered, Gotten, Refusal};
 
@@ -44,7 +45,7 @@ impl Job {
         let mut gathered = Gathered::default();
         let mut judged = Judged::default();
         for Companion { resource, optional, .. } in unchecked {
-            let job = Self { resource, held: None, ..self.clone() };
+            let job = Self { place: Place::of(&resource), resource, held: None, ..self.clone() };
             let arrived = match job.bring().await {
                 Err(failure) if optional && failure.refusal == Refusal::NotFound => continue,
                 brought => brought?,

@@ -15,13 +15,16 @@ pub enum Outcome {
     Filled,
     /// Fetched from upstream by another request that was under way.
     Joined,
-    /// From the store though past its time, because upstream could not be asked.
+    /// From the store though past its time: upstream could not be asked, or need not be.
     Stale,
+    /// From upstream past the store, because it is for this client alone.
+    Passed,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 5] = [Self::Hit, Self::Revalidated, Self::Filled, Self::Joined, Self::Stale];
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Revalidated, Self::Filled, Self::Joined, Self::Stale, Self::Passed];
 
     /// The name in logs and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Outcome {
             Self::Filled => "filled",
             Self::Joined => "joined",
             Self::Stale => "stale",
+            Self::Passed => "passed",
         }
     }
 }

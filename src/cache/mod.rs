@@ -5,8 +5,11 @@
 //!
 //! 1. `find`: what is cached, if a ref of this proxy and scope vouches for it.
 //! 2. `decide`: use it, revalidate it, or fetch.
-//! 3. `fill` and `obtain`: one task per key asks upstream and publishes blob → ref → index.
+//! 3. `through`, `fill` and `obtain`: one task per key asks upstream and publishes blob → ref → index.
 //! 4. `follow` and `body`: everybody reads what is there, at their own pace.
+//!
+//! Where upstream's own answers say how long they hold, `variants` finds the one that a request selects,
+//! `passing` lets by what may not be stored, and `forward` what may change something upstream.
 
 mod body;
 mod catalogues;
@@ -15,6 +18,7 @@ mod failure;
 mod fill;
 mod find;
 mod follow;
+mod forward;
 mod gather;
 mod hot;
 mod judge;
@@ -22,8 +26,11 @@ mod memo;
 mod meters;
 mod names;
 mod obtain;
+mod passing;
+mod through;
 mod transfer;
 mod uses;
+mod variants;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,25 +44,24 @@ pub use decide::{Decision, decide};
 pub use follow::Follower;
 pub use hot::{Ready, ReadyBody};
 pub use meters::{Outcome, ProxyMeters};
+pub use passing::Passed;
 
 use crate::index::{Handle, Writer};
-use crate::model::{
-    Checksum, Clock, Delivery, Digest, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp,
-};
+use crate::model::{Clock, Delivery, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
-use crate::upstream::{Ask, Target, Upstream};
+use crate::upstream::{Ask, Take, Target, Upstream};
 use catalogues::Catalogues;
 use failure::Failure;
-use fill::{Fill, Fills, Settled, Stage};
+use fill::Fills;
 use find::{FileGrants, Held};
 use hot::{Hot, MAX_IN_MEMORY};
-use memo::{Absent, Doubts};
-use obtain::Job;
+use memo::{Absent, Doubts, Unshared, Withdrawals};
+use through::{Company, Place};
 use uses::Uses;
 
-/// How long a client with cached content in reach waits for upstream to confirm it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a request looks again at what is cached, because what another's fill brought is not for it.
+const MAX_LOOKS: usize = 2;
 /// How long a document may take to arrive. Content that is streamed may take any time, as long as it
 /// moves.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
@@ -76,6 +82,8 @@ pub struct Cache {
     fills: Arc<Fills>,
     absent: Absent,
     doubts: Doubts,
+    unshared: Unshared,
+    withdrawals: Withdrawals,
     file_grants: FileGrants,
     catalogues: Catalogues,
     hot: Hot,
@@ -173,6 +181,8 @@ impl Cache {
             fills: Arc::default(),
             absent: Absent::new(),
             doubts: Doubts::new(),
+            unshared: Unshared::new(),
+            withdrawals: Withdrawals::new(),
             file_grants: FileGrants::new(),
             catalogues: Catalogues::new(),
             hot: Hot::new(parts.hot_bytes),
@@ -235,7 +245,7 @@ impl Cache {
             site.meters.refused(UNLOCATED);
             return Err(otherwise.clone());
         };
-        let decision = decide(Some(&reference), resource.freshness, self.clock.now());
+        let decision = decide(Some(&reference), resource, self.clock.now());
         let outcome = if decision == Decision::Use { Outcome::Hit } else { Outcome::Stale };
         let call = Call { site, protocol, resource, want };
         let mut served =
@@ -247,21 +257,57 @@ impl Cache {
     }
 
     async fn serve(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Failure> {
+        for _ in 0..MAX_LOOKS {
+            if let Some(served) = self.serve_as_cached(call, Company::Any).await? {
+                return Ok(served);
+            }
+        }
+        let alone = self.serve_as_cached(call, Company::None).await?;
+        alone.ok_or(Failure::passing(Refusal::Internal, "unsettled"))
+    }
+
+    /// Serves a resource by what is cached of it now; `None` if that has changed since.
+    async fn serve_as_cached(
+        self: &Arc<Self>,
+        call: Call<'_>,
+        company: Company,
+    ) -> Result<Option<Served>, Failure> {
         let Call { protocol, resource, .. } = call;
         let now = self.clock.now();
-        let held = self.find(protocol, resource).await;
-        let held = match held {
-            Some(held) => self.open(resource, held).await,
-            None => None,
-        };
+        let (place, held) = self.look(protocol, resource).await;
         let cached = held.as_ref().map(|(held, _)| &held.reference);
-        match (decide(cached, resource.freshness, now), held) {
+        let served = match (decide(cached, resource, now), held) {
             (Decision::Use, Some((held, blob))) => {
                 self.adopt(protocol, resource, &held);
                 self.answer(call, held.reference, held.used, &blob, Outcome::Hit).await
             }
-            (Decision::Revalidate, Some(held)) => self.serve_after_revalidation(call, held).await,
-            _ => self.serve_after_fill(call).await,
+            (Decision::UseStale, Some(held)) => self.answer_stale(call, held, "not asked").await,
+            (Decision::UseMeanwhile, Some(held)) => {
+                self.join(call, place, Some(held.clone()), Company::Any)?;
+                self.answer_stale(call, held, "asked meanwhile").await
+            }
+            (Decision::Revalidate, Some(held)) => {
+                return self.serve_after_revalidation(call, place, held, company).await;
+            }
+            (Decision::Refuse, _) => Err(Failure::passing(Refusal::Timeout, "only-if-cached")),
+            _ => return self.serve_after_fill(call, place, company).await,
+        };
+        served.map(Some)
+    }
+
+    /// What is cached for a resource and where, its blob open.
+    async fn look(
+        &self,
+        protocol: &'static dyn Protocol,
+        resource: &Resource,
+    ) -> (Place, Option<(Held, Blob)>) {
+        let found = self.find(protocol, resource).await;
+        let counts = |held: &Held| !self.withdrawals.covers(&resource.key, held.reference.fetched_at);
+        let found = found.filter(counts);
+        let (place, held) = self.select(protocol, resource, found).await;
+        match held {
+            Some(held) => (place, self.open(resource, held).await),
+            None => (place, None),
         }
     }
 
@@ -281,93 +327,6 @@ impl Cache {
         let size = blob.size();
         let reference = Ref { size, ..held.reference };
         Some((Held { reference, size: Some(size), ..held }, blob))
-    }
-
-    /// Upstream is asked whether what is cached still holds, but not for long: if it cannot say, or
-    /// takes its time, what is cached is served.
-    async fn serve_after_revalidation(
-        self: &Arc<Self>,
-        call: Call<'_>,
-        (held, blob): (Held, Blob),
-    ) -> Result<Served, Failure> {
-        let detail = match self.doubts.about(&call.resource.key, self.clock.now()) {
-            Some(detail) => detail,
-            None => {
-                let (fill, started) = self.join(call, Some((held.clone(), blob.clone())))?;
-                let served = match fill.arrived_within(PATIENCE).await {
-                    Some(stage) => self.serve_stage(call, stage, started).await,
-                    None => Err(Failure::passing(Refusal::Timeout, "slow")),
-                };
-                match served {
-                    Err(failure) if failure.stale_allowed => failure.detail,
-                    served => return served,
-                }
-            }
-        };
-        let mut served = self.answer(call, held.reference, held.used, &blob, Outcome::Stale).await?;
-        served.detail = Some(detail);
-        Ok(served)
-    }
-
-    async fn serve_after_fill(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Failure> {
-        let Call { resource, want, .. } = call;
-        if self.absent.holds(&resource.key, self.clock.now()) {
-            return Err(Failure::passing(Refusal::NotFound, "not-found"));
-        }
-        if want.interest == Interest::Head
-            && resource.delivery == Delivery::Streamed
-            && !self.fills.is_running(&resource.key)
-        {
-            return self.peek(call).await;
-        }
-        let (fill, started) = self.join(call, None)?;
-        self.serve_stage(call, fill.arrived().await, started).await
-    }
-
-    /// Joins the fill of a resource, or starts it; the second value says which.
-    fn join(
-        self: &Arc<Self>,
-        Call { site, protocol, resource, want }: Call<'_>,
-        held: Option<(Held, Blob)>,
-    ) -> Result<(Fill, bool), Failure> {
-        let joined = self.fills.join(&resource.key);
-        let (fill, end) = joined.map_err(|refusal| Failure::passing(refusal, "too-many-fills"))?;
-        let started = end.is_some();
-        if let Some(end) = end {
-            let job = Job {
-                cache: Arc::clone(self),
-                site: Arc::clone(site),
-                protocol,
-                resource: resource.clone(),
-                via: want.via.map(str::to_owned),
-                held,
-            };
-            tokio::spawn(job.run(end));
-        }
-        Ok((fill, started))
-    }
-
-    async fn serve_stage(&self, call: Call<'_>, stage: Stage, started: bool) -> Result<Served, Failure> {
-        let used = call.resource.key.clone();
-        match stage {
-            Stage::Settled(result) => {
-                let Settled { reference, blob, outcome } = Result::clone(&result)?;
-                let outcome =
-                    if started || outcome == Outcome::Revalidated { outcome } else { Outcome::Joined };
-                self.answer(call, reference, used, &blob, outcome).await
-            }
-            Stage::Flowing(reference, flow) => Ok(Served {
-                reference: Ref::clone(&reference),
-                size: flow.size,
-                named: flow.named,
-                outcome: if started { Outcome::Filled } else { Outcome::Joined },
-                detail: None,
-                body: Body::Following(Follower::new(flow)),
-                meters: Arc::clone(&call.site.meters),
-                used,
-            }),
-            Stage::Asking => Err(Failure::passing(Refusal::Internal, "unsettled")),
-        }
     }
 
     /// An answer from a blob: documents and small bodies in memory, the others as open file.
@@ -392,28 +351,16 @@ impl Cache {
         Ok(Served { reference, size: Some(size), named: true, outcome, detail: None, body, meters, used })
     }
 
-    /// The headers of content that is not cached, without fetching it.
-    async fn peek(&self, Call { site, resource, want, .. }: Call<'_>) -> Result<Served, Failure> {
-        let ask = Ask { head: true, ..ask_for(resource, &resource.source, want.via)? };
-        let now = self.clock.now();
-        let answer = match site.upstream.send(&ask).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.note_failure(resource, error.into(), now)),
-        };
-        let digest = resource.expect.as_ref().and_then(Checksum::digest);
-        let size = answer.content_length();
-        let (named, digest) = (digest.is_some(), digest.unwrap_or_else(|| Digest::of(b"")));
-        let reference = obtain::reading(resource, &answer, digest, size.unwrap_or(0), now);
-        Ok(Served {
-            reference,
-            size,
-            named,
-            outcome: Outcome::Filled,
-            detail: None,
-            body: Body::Memory(bytes::Bytes::new()),
-            meters: Arc::clone(&site.meters),
-            used: resource.key.clone(),
-        })
+    /// An answer that is past its time; `detail` says why it is given all the same.
+    async fn answer_stale(
+        &self,
+        call: Call<'_>,
+        (held, blob): (Held, Blob),
+        detail: &'static str,
+    ) -> Result<Served, Failure> {
+        let mut served = self.answer(call, held.reference, held.used, &blob, Outcome::Stale).await?;
+        served.detail = Some(detail);
+        Ok(served)
     }
 
     /// Remembers what a failure says about a name.
@@ -424,10 +371,16 @@ impl Cache {
         failure
     }
 
-    /// A ready answer for a request target (path and query as sent), if it is hot and fresh.
-    pub fn ready(&self, target: &str) -> Option<Arc<Ready>> {
+    /// A ready answer for a request target (path and query as sent), if it is hot and fresh; `directed`
+    /// says that the request has something to say of caching, which some answers must heed.
+    pub fn ready(&self, target: &str, directed: bool) -> Option<Arc<Ready>> {
         let now = self.clock.now();
         let ready = self.hot.get(target, now)?;
+        if directed && ready.heeds_clients {
+            // It may be replaced by what is answered instead.
+            self.hot.forget(target);
+            return None;
+        }
         if ready.should_note(now) {
             self.uses.note(&ready.used, now);
         }
@@ -436,24 +389,30 @@ impl Cache {
     }
 
     /// Keeps a ready answer for a request target; `headers` are all but `Age` and `Cache-Status`.
-    /// Only answers whose bytes are in the store are kept; others are ignored.
-    pub fn keep_ready(&self, target: &str, served: &Served, headers: &HeaderMap) {
+    /// Only content whose bytes are in the store, and that any request for the target may have, is kept;
+    /// other answers are ignored.
+    pub fn keep_ready(&self, target: &str, resource: &Resource, served: &Served, headers: &HeaderMap) {
         let body = match &served.body {
             Body::Memory(bytes) if served.size == Some(bytes.len() as u64) => {
                 ReadyBody::Memory(bytes.clone())
             }
             Body::Blob(blob) => ReadyBody::Blob(blob.clone()),
-            Body::Memory(_) | Body::Following(_) => return,
+            Body::Memory(_) | Body::Following(_) | Body::Passing(_) => return,
         };
-        if served.outcome == Outcome::Stale {
+        let reference = &served.reference;
+        let varies = reference.http.as_ref().is_some_and(|http| http.variant.is_some());
+        if matches!(served.outcome, Outcome::Stale | Outcome::Passed) || varies || reference.status() != 200 {
             return;
         }
-        let reference = &served.reference;
         let fresh_until = reference.ttl_seconds.map_or(Timestamp::MAX, |ttl| {
             reference.fetched_at.saturating_add(Duration::from_secs(ttl)).unwrap_or(Timestamp::MAX)
         });
         let (used, meters) = (served.used.clone(), Arc::clone(&served.meters));
-        let ready = Ready::new(headers.clone(), body, reference.fetched_at, fresh_until, used, meters);
+        // What it was old when it came counts as time that has passed since.
+        let came_aged = Duration::from_secs(reference.http.as_ref().map_or(0, |http| http.age_seconds));
+        let made_at = reference.fetched_at.saturating_sub(came_aged).unwrap_or(reference.fetched_at);
+        let mut ready = Ready::new(headers.clone(), body, made_at, fresh_until, used, meters);
+        ready.heeds_clients = resource.freshness.heeds_clients();
         self.hot.keep(target, ready);
     }
 
@@ -509,6 +468,13 @@ fn ask_for(resource: &Resource, source: &Source, via: Option<&str>) -> Result<As
         accept: resource.accept,
         no_content: resource.headers_only,
         token_scope: resource.token_scope.clone(),
+        headers: resource.asked.headers.clone(),
+        take: match (resource.freshness.is_upstreams(), resource.transparent) {
+            (true, _) => Take::Any,
+            (false, true) => Take::AnyCoding,
+            (false, false) => Take::Content,
+        },
+        keep_redirects: resource.keep_redirects,
         patience: matches!(resource.delivery, Delivery::Whole { .. }).then_some(DOCUMENT_PATIENCE),
         via: via.map(str::to_owned),
         ..Ask::default()

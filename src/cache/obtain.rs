@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{AUTHORIZATION, DATE, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::watch;
 
 use super::failure::Failure;
@@ -17,10 +18,13 @@ use super::find::Held;
 use super::follow::{Flow, Release};
 use super::judge::Judged;
 use super::meters::Outcome;
+use super::passing::Passing;
+use super::through::Place;
 use super::transfer::Transfer;
 use super::{Cache, Site, ask_for};
 use crate::index::Record;
-use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::http_cache::{self, Excuse, Moment, ResponseDirectives, may_store};
+use crate::model::{Checksum, Delivery, Digest, Http, MediaType, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged};
 use crate::upstream::{Answer, Ask, UpstreamError};
@@ -35,10 +39,22 @@ pub(super) struct Job {
     pub site: Arc<Site>,
     pub protocol: &'static dyn Protocol,
     pub resource: Resource,
+    /// Where what is held is kept, and what arrives if it is the same variant.
+    pub place: Place,
+    /// How many withdrawals there were when it began.
+    pub withdrawals: u64,
     /// The `Via` of the request that began it.
     pub via: Option<String>,
     /// What is cached but past its time.
     pub held: Option<(Held, Blob)>,
+}
+
+/// What a fill came to.
+enum Obtained {
+    /// It is published.
+    Settled(Box<Settled>),
+    /// It is for one client alone.
+    Passing(Box<Passing>),
 }
 
 /// What upstream said to the first question.
@@ -80,33 +96,80 @@ impl Job {
         let result = result.map_err(|failure| {
             tracing::info!(%key, why = failure.detail, refusal = %failure.refusal, "a fetch from upstream failed");
             if self.held.is_some() && failure.stale_allowed {
-                self.cache.doubts.note(key, failure.detail, now);
+                self.cache.doubts.note(&self.place.key, failure.detail, now);
             }
             self.cache.note_failure(&self.resource, failure, now)
         });
         if result.is_ok() {
             self.cache.absent.clear(key);
-            self.cache.doubts.clear(key);
+            self.cache.doubts.clear(&self.place.key);
         }
-        end.settle(result);
+        match result {
+            Ok(Obtained::Passing(passing)) => {
+                self.cache.unshared.note(&self.place.key, now);
+                end.pass(*passing);
+            }
+            Ok(Obtained::Settled(settled)) => {
+                self.cache.unshared.clear(&self.place.key);
+                end.settle(Ok(*settled));
+            }
+            Err(failure) => end.settle(Err(failure)),
+        }
     }
 
-    async fn obtain(&self, end: &FillEnd) -> Result<Settled, Failure> {
+    async fn obtain(&self, end: &FillEnd) -> Result<Obtained, Failure> {
         if self.held.is_none()
             && let Some(settled) = self.authorise().await?
         {
-            return Ok(settled);
+            return Ok(Obtained::Settled(Box::new(settled)));
         }
-        match (self.ask().await?, &self.held) {
+        let settled = match (self.ask().await?, &self.held) {
             (Said::Unchanged(answer), Some((held, blob))) => self.confirm(&answer, held, blob).await,
             (Said::Unchanged(_), None) => {
                 Err(UpstreamError::Senseless("304 to a plain request".into()).into())
+            }
+            (Said::Body(answer, _), _) if !self.keeps(&answer) => {
+                let passing = self.let_by(*answer).await?;
+                return Ok(Obtained::Passing(Box::new(passing)));
             }
             (Said::Body(answer, ask), _) => {
                 let arrived = self.download(*answer, &ask, Some(end)).await?;
                 self.publish(arrived).await
             }
+        };
+        settled.map(|settled| Obtained::Settled(Box::new(settled)))
+    }
+
+    /// Whether an answer is one to be stored, rather than to be passed on to who asked for it.
+    fn keeps(&self, answer: &Answer) -> bool {
+        let resource = &self.resource;
+        let judged = answer.marks_end() || resource.expect.is_some();
+        if !resource.freshness.is_upstreams() {
+            return judged || !resource.transparent;
         }
+        let authorized = resource.asked.headers.contains_key(AUTHORIZATION);
+        let directives = resource.directives();
+        let now = self.cache.clock.now();
+        judged && may_store(&directives, authorized, answer.status, &answer.headers, now)
+    }
+
+    /// An answer that is not stored. What it replaces is withdrawn, unless upstream merely errs: then what is
+    /// held may stand in.
+    async fn let_by(&self, answer: Answer) -> Result<Passing, Failure> {
+        let errs = UpstreamError::Status(answer.status.as_u16());
+        if let Some((held, _)) = &self.held {
+            if answer.status.is_server_error() {
+                if self.cache.may_excuse(&self.resource, &held.reference, Excuse::Erring) {
+                    return Err(errs.into());
+                }
+            } else if !self.resource.directives().no_store {
+                self.cache.withdraw(&held.used).await;
+            }
+        }
+        let size = answer.content_length().unwrap_or(0);
+        let now = self.cache.clock.now();
+        let reference = reading(&self.resource, &answer, Digest::of(b""), size, now);
+        Ok(Passing::new(reference, answer))
     }
 
     /// Content that the store has, but that nothing of this scope vouches for: upstream is asked
@@ -202,12 +265,40 @@ impl Job {
             last_modified: answer.last_modified().map(str::to_owned).or_else(|| old.last_modified.clone()),
             ..old.clone()
         };
+        if self.resource.transparent {
+            self.freshen(&mut reference, old, answer);
+        }
         if reference.links.is_none() && self.protocol.is_document(&reference.kind) {
             let document = super::read_whole(blob).await.map_err(|_| unreadable())?;
             reference.links = Some(self.links(&reference, &document)?);
         }
         self.publish_ref(&reference).await?;
         Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
+    }
+
+    /// What a 304 says of the answer that it confirms.
+    fn freshen(&self, reference: &mut Ref, old: &Ref, answer: &Answer) {
+        reference.headers = http_cache::freshen(&old.headers, &answer.headers);
+        // The tag is of the bytes, which are the old ones.
+        reference.etag = old.etag.clone().or_else(|| reference.etag.take());
+        reference.media_type =
+            answer.header("content-type").map(str::to_owned).or_else(|| old.media_type.clone());
+        if !answer.headers.contains_key(DATE) {
+            reference.headers.remove(DATE.as_str());
+        }
+        if self.resource.freshness.is_upstreams() {
+            let mut fields = answer.headers.clone();
+            for (name, value) in &reference.headers {
+                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                    fields.insert(name, value);
+                }
+            }
+            let modified = reference.last_modified.as_ref();
+            fields.extend(modified.and_then(|date| Some((LAST_MODIFIED, HeaderValue::try_from(date).ok()?))));
+            let status = StatusCode::from_u16(old.status()).unwrap_or_default();
+            date_by(reference, status, &fields, answer);
+            self.mark_variant(reference);
+        }
     }
 
     /// Takes the body, checked; followers are let in at `end` as soon as they may see it.
@@ -248,7 +339,8 @@ impl Job {
             && (named.is_some() || resource.expect.is_none())
         {
             let digest = named.unwrap_or_else(|| Digest::of(b""));
-            let reference = reading(resource, &answer, digest, size.unwrap_or(0), self.cache.clock.now());
+            let mut reference = reading(resource, &answer, digest, size.unwrap_or(0), self.cache.clock.now());
+            self.mark_variant(&mut reference);
             let (reader, written) = (staged.reader(), staged.progress());
             end.flow(reference, Flow { reader, written, release: released, size, named: named.is_some() });
         }
@@ -278,6 +370,7 @@ impl Job {
         limit: Option<u64>,
     ) -> Result<Arrived, Failure> {
         let mut reference = reading(&self.resource, &answer, Digest::of(b""), 0, self.cache.clock.now());
+        self.mark_variant(&mut reference);
         let transfer = Transfer { upstream: &self.site.upstream, ask, checked: !claims.is_empty(), limit };
         transfer.run(answer, &mut staged).await?;
         let reader = staged.reader();
@@ -331,7 +424,14 @@ impl Job {
     /// W2, W3, and the row. A disk that takes no ref costs the next request a fetch, not this one
     /// its answer.
     async fn publish_ref(&self, reference: &Ref) -> Result<(), Failure> {
-        self.publish_ref_at(&self.resource.key, reference).await
+        for key in self.keys_of(reference) {
+            self.publish_ref_at(&key, reference).await?;
+        }
+        // What was withdrawn meanwhile is answered with, but not kept.
+        if self.cache.withdrawals.since(self.withdrawals, &self.resource.key) {
+            self.cache.remove(&self.resource.key).await;
+        }
+        Ok(())
     }
 
     pub(super) async fn publish_ref_at(&self, key: &RefKey, reference: &Ref) -> Result<(), Failure> {
@@ -387,7 +487,9 @@ impl Cache {
                 ..granting
             };
             let Some(site) = cache.sites.get(&resource.key.proxy).cloned() else { return };
-            let job = Job { cache, site, protocol, resource, via: None, held: None };
+            let place = Place::of(&resource);
+            let withdrawals = cache.withdrawals.count();
+            let job = Job { cache, site, protocol, resource, place, withdrawals, via: None, held: None };
             if job.publish_ref(&reference).await.is_err() {
                 tracing::debug!(key = %job.resource.key, "content served by digest could not be given a ref");
             }
@@ -415,7 +517,25 @@ pub(super) fn reading(
     let kept = resource.keep_headers.iter();
     reference.headers =
         kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned()))).collect();
+    if resource.transparent {
+        reference.headers = http_cache::end_to_end(&answer.headers);
+        reference.media_type = answer.header("content-type").map(str::to_owned);
+    }
+    if resource.freshness.is_upstreams() {
+        date_by(&mut reference, answer.status, &answer.headers, answer);
+    }
     reference
+}
+
+/// Notes how old an answer was and how long it holds, by its own fields.
+fn date_by(reference: &mut Ref, status: StatusCode, fields: &HeaderMap, answer: &Answer) {
+    let received = reference.fetched_at;
+    let asked = received.saturating_sub(answer.waited).unwrap_or(received);
+    let age_seconds = http_cache::initial_age(&answer.headers, Moment { asked, received });
+    let lifetime = http_cache::lifetime(status, fields, received);
+    let ask_first = ResponseDirectives::of(fields).no_cache;
+    reference.ttl_seconds = Some(if ask_first { 0 } else { lifetime.saturating_sub(age_seconds) });
+    reference.http = Some(Http { status: status.as_u16(), age_seconds, ..Http::default() });
 }
 
 /// The digest that an answer states for its content.

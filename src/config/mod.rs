@@ -9,6 +9,7 @@
 
 mod environment;
 mod error;
+mod generic;
 mod proxies;
 mod reader;
 mod show;

@@ -2,18 +2,19 @@
 //! environment; and that they do not claim the same things.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use super::Origin;
 use super::error::{ConfigError, Problem};
 use super::reader::{Reader, Section, Set, Text};
 use super::values::{self, Secret};
-use crate::model::{ArtifactType, ProxyFacts, ProxyId, ProxyName};
+use super::{Origin, generic};
+use crate::model::{ArtifactType, HttpRules, ProxyFacts, ProxyId, ProxyName};
 
 /// The types that this version serves.
-const SUPPORTED: [ArtifactType; 2] = [ArtifactType::Container, ArtifactType::Tf];
+const SUPPORTED: [ArtifactType; 3] = [ArtifactType::Container, ArtifactType::Tf, ArtifactType::Generic];
 
 /// The public registries that everybody uses, so that nothing has to be configured.
 ///
@@ -98,6 +99,8 @@ pub struct Proxy {
     pub ca_files: Vec<PathBuf>,
     /// Limits towards upstream; those of the upstream client where absent.
     pub limits: Limits,
+    /// How plain HTTP is cached, for proxies of that type.
+    pub http: Option<Arc<HttpRules>>,
 }
 
 impl Proxy {
@@ -110,6 +113,7 @@ impl Proxy {
             ttl: self.ttl,
             upstream: self.upstreams.first().cloned(),
             unsigned: self.unsigned,
+            http: self.http.clone(),
         }
     }
 }
@@ -123,6 +127,10 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// The most connections at a time.
     pub max_connections: Option<usize>,
+    /// How often a request that failed is tried again.
+    pub retries: Option<usize>,
+    /// After how many failures in a row upstream is left alone for a while.
+    pub breaker_after: Option<usize>,
 }
 
 /// How a proxy logs in at its upstream.
@@ -290,6 +298,7 @@ impl Entry<'_, '_, '_> {
     fn read(mut self, name: Option<String>) -> Result<Defined, ConfigError> {
         let origin = self.section.origin.clone();
         let id = self.id(name)?;
+        let artifact_type = id.artifact_type;
         // From here on the name is known, and with it the variables that override the file.
         self.section.key = format!("proxy.{}", id.name);
         self.section.variable = format!("REPOXY_PROXY_{}", variable_part(&id.name));
@@ -312,7 +321,10 @@ impl Entry<'_, '_, '_> {
                 connect_timeout: self.one("connect_timeout", values::wait)?,
                 idle_timeout: self.one("idle_timeout", values::wait)?,
                 max_connections: self.one("max_connections", values::count)?,
+                retries: self.one("retries", values::number)?,
+                breaker_after: self.one("breaker_after", values::count)?,
             },
+            http: self.http(artifact_type)?,
         };
         // First, because a missing key may be a misspelt one.
         self.section.finish()?;
@@ -341,6 +353,13 @@ impl Entry<'_, '_, '_> {
         parse: impl Fn(&str) -> Result<T, Problem>,
     ) -> Result<Vec<T>, ConfigError> {
         Ok(self.reader.many(&mut self.section, key, parse)?.map(|set| set.value).unwrap_or_default())
+    }
+
+    fn http(&mut self, artifact_type: ArtifactType) -> Result<Option<Arc<HttpRules>>, ConfigError> {
+        if artifact_type != ArtifactType::Generic {
+            return Ok(None);
+        }
+        generic::read(self.reader, &mut self.section).map(|rules| Some(Arc::new(rules)))
     }
 
     fn ca_files(&mut self) -> Result<Vec<PathBuf>, ConfigError> {

@@ -8,6 +8,7 @@ use toml::Value;
 use super::proxies::{Credentials, Proxy, SecretFrom};
 use super::values::{show_duration, show_size};
 use super::{Config, LogFormat};
+use crate::model::{PathRule, Treatment};
 
 /// Writes everything that is set or has a default.
 pub(super) fn write(config: &Config, f: &mut Formatter<'_>) -> Result {
@@ -73,8 +74,31 @@ impl Lines<'_, '_, '_> {
             "max_connections",
             proxy.limits.max_connections.and_then(|count| i64::try_from(count).ok()),
         )?;
-        match &proxy.credentials {
-            Some(credentials) => self.credentials(proxy, credentials),
+        self.line("retries", proxy.limits.retries.and_then(|count| i64::try_from(count).ok()))?;
+        self.line("breaker_after", proxy.limits.breaker_after.and_then(|count| i64::try_from(count).ok()))?;
+        if let Some(rules) = &proxy.http {
+            self.line("honour_client_directives", Some(rules.leave.heed_clients))?;
+            self.line("stale_if_error", Some(show_duration(rules.leave.stale_if_error)))?;
+            self.line("follow_redirects", Some(!rules.keep_redirects))?;
+            self.line("forward_authorization", Some(rules.forward_authorization))?;
+            self.line("forward_unsafe", Some(rules.forward_unsafe))?;
+        }
+        if let Some(credentials) = &proxy.credentials {
+            self.credentials(proxy, credentials)?;
+        }
+        proxy.http.iter().flat_map(|rules| &rules.rules).try_for_each(|rule| self.rule(rule))
+    }
+
+    /// A rule of a proxy; it stands in the file only, so that its place need not be said.
+    fn rule(&mut self, rule: &PathRule) -> Result {
+        writeln!(self.f, "\n[[proxy.rules]]\nmatch = {}", Value::from(rule.pattern.as_str()))?;
+        match rule.treatment {
+            Treatment::Immutable => writeln!(self.f, "immutable = true")?,
+            Treatment::For(ttl) => writeln!(self.f, "ttl = \"{}\"", show_duration(ttl))?,
+            Treatment::NoStore => writeln!(self.f, "store = false")?,
+        }
+        match &rule.sidecar {
+            Some(suffix) => writeln!(self.f, "sidecar = \"{suffix}\""),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::ArtifactType;
+use crate::model::{ArtifactType, Leave, Treatment};
 
 /// A directory with a home, an `/etc` and a working directory of its own.
 struct Machine {
@@ -89,6 +89,8 @@ ca_files = ["ca.pem", "/etc/ssl/ours.pem"]
 connect_timeout = "5s"
 idle_timeout = "30s"
 max_connections = 16
+retries = 0
+breaker_after = 9
 credentials = { token_file = "token" }
 "#;
 
@@ -180,6 +182,8 @@ fn a_full_file_is_read_as_it_is_written() {
         connect_timeout: Some(Duration::from_secs(5)),
         idle_timeout: Some(Duration::from_secs(30)),
         max_connections: Some(16),
+        retries: Some(0),
+        breaker_after: Some(9),
     };
     assert_eq!(lan.limits, limits);
 }
@@ -330,6 +334,7 @@ fn presets_give_way_to_what_the_operator_defined() {
 fn each_mistake_has_its_place_and_a_hint() {
     let proxy = "[[proxy]]\nname = 'a'\nupstream = 'https://a'\n";
     let two = "[[proxy]]\nname = 'b'\nupstream = 'https://b'\n";
+    let files = "[[proxy]]\ntype = 'generic'\nname = 'f'\nupstream = 'https://f'\n";
     for (text, expected) in [
         ("lisen = 'x'", "1:1: unknown key `lisen`\nhint: did you mean `listen`?"),
         ("[gc]\ngrase = '1h'", "2:1: unknown key `grase` in `gc`\nhint: did you mean `grace`?"),
@@ -393,7 +398,7 @@ fn each_mistake_has_its_place_and_a_hint() {
         ),
         (
             "[[proxy]]\ntype = 'debian'\nname = 'd'",
-            "2:8: proxies of type `debian` are not served by this version\nhint: supported is `container`, `tf`",
+            "2:8: proxies of type `debian` are not served by this version\nhint: supported is `container`, `tf`, `generic`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'https://a'\nunsigned = true",
@@ -463,6 +468,22 @@ fn each_mistake_has_its_place_and_a_hint() {
         (&format!("{proxy}max_connections = 0"), "4:19: `0` is not a number from 1 on"),
         (&format!("{proxy}connect_timeout = '0s'"), "4:19: a time to wait of zero never succeeds"),
         (&format!("{proxy}upstream = 'https://b'"), "4:1: duplicate key"),
+        (
+            &format!("{files}[[proxy.rules]]\nimmutable = true"),
+            "5:1: a rule has no `match`\nhint: add `match = \"*.tar.gz\"`",
+        ),
+        (
+            &format!("{files}[[proxy.rules]]\nmatch = '*'\nttl = '1d'\nimmutable = true"),
+            "5:1: a rule says one thing about how long its paths are kept\nhint: write one of `immutable = true`, `ttl = \"1d\"`, `store = false`",
+        ),
+        (
+            &format!("{files}[[proxy.rules]]\nmatch = '*'\nstore = false\nsidecar = '.md5'"),
+            "5:1: a rule has a `sidecar` for what is not stored\nhint: remove `sidecar`, or store what it checks",
+        ),
+        (
+            &format!("{files}[[proxy.rules]]\nmatch = ''\n"),
+            "6:9: a pattern is 1 to 256 characters with at most 8 `*` or `**` in it\nhint: `*.tar.gz` is for file names, `dists/**` for paths",
+        ),
         ("a = = 1", "1:5: extra `=`, expected nothing"),
     ] {
         assert_eq!(with(text).error(), format!("work/repoxy.toml:{expected}"), "{text}");
@@ -592,4 +613,43 @@ default = true  # default
 ttl = "90s"  # REPOXY_PROXY_HUB_TTL
 "#
     );
+}
+
+#[test]
+fn a_proxy_for_plain_files_has_rules_and_switches() {
+    let config = with(
+        r#"
+[[proxy]]
+type = "generic"
+name = "files"
+upstream = "https://files.example.org/pub"
+honour_client_directives = false
+stale_if_error = "30d"
+follow_redirects = false
+forward_authorization = true
+forward_unsafe = true
+[[proxy.rules]]
+match = "*.tar.gz"
+immutable = true
+sidecar = ".sha256"
+[[proxy.rules]]
+match = "dists/**"
+ttl = "1h"
+[[proxy.rules]]
+match = "*"
+store = false
+"#,
+    )
+    .load();
+    let rules = config.proxies[0].facts().http.expect("it is for plain files");
+    assert_eq!(rules.leave, Leave { heed_clients: false, stale_if_error: Duration::from_secs(30 * 86_400) });
+    assert!(rules.keep_redirects && rules.forward_authorization && rules.forward_unsafe);
+    let treatments: Vec<_> = rules.rules.iter().map(|rule| rule.treatment).collect();
+    let hour = Treatment::For(Duration::from_secs(3600));
+    assert_eq!(treatments, [Treatment::Immutable, hour, Treatment::NoStore]);
+    assert_eq!(rules.rules[0].sidecar.as_deref(), Some(".sha256"));
+    let shown = config.to_string();
+    for line in ["[[proxy.rules]]", "match = \"dists/**\"", "ttl = \"1h\"", "stale_if_error = \"30d\""] {
+        assert!(shown.contains(line), "{line} in\n{shown}");
+    }
 }

@@ -103,6 +103,11 @@ pub(super) fn count(text: &str) -> Result<usize, Problem> {
         .ok_or_else(|| Problem::new(format!("`{text}` is not a number from 1 on")))
 }
 
+/// A number of things, perhaps none.
+pub(super) fn number(text: &str) -> Result<usize, Problem> {
+    text.parse().map_err(|_| Problem::new(format!("`{text}` is not a number from 0 on")))
+}
+
 /// Any text that is not empty.
 pub(super) fn text(text: &str) -> Result<String, Problem> {
     if text.is_empty() { Err(Problem::new("an empty value")) } else { Ok(text.to_owned()) }

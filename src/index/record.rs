@@ -167,17 +167,18 @@ pub(super) const UNLINK: &str =
 pub(super) const FIND: &str = "SELECT id, generation, type, scope, \
      scope = ?4 AND kind = ?5 AND digest = ?6 AND size = ?7 AND fetched_at = ?8 AND ttl_seconds IS ?9 \
      AND media_type IS ?10 AND upstream IS ?11 AND etag IS ?12 AND last_modified IS ?13 \
-     AND headers IS ?14 AND unknown IS ?15 \
+     AND headers IS ?14 AND http IS ?15 AND unknown IS ?16 \
      FROM refs WHERE proxy = ?1 AND area = ?2 AND path = ?3";
 
 const INSERT: &str = "INSERT INTO refs (proxy, area, path, scope, kind, digest, size, fetched_at, ttl_seconds, \
-     media_type, upstream, etag, last_modified, headers, unknown, type, generation) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+     media_type, upstream, etag, last_modified, headers, http, unknown, type, generation) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
      ON CONFLICT (proxy, area, path) DO NOTHING";
 
 const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
      ttl_seconds = ?9, media_type = ?10, upstream = ?11, etag = ?12, last_modified = ?13, headers = ?14, \
-     unknown = ?15, generation = ?17 WHERE proxy = ?1 AND area = ?2 AND path = ?3 AND type = ?16";
+     http = ?15, unknown = ?16, generation = ?18 \
+     WHERE proxy = ?1 AND area = ?2 AND path = ?3 AND type = ?17";
 
 const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
 
@@ -228,6 +229,7 @@ impl<'c> Batch<'c> {
         let proxy = self.proxy(&key.proxy)?;
         let scope = self.scope(proxy, scope)?;
         let headers = to_json(&reference.headers, reference.headers.is_empty())?;
+        let http = to_json(&reference.http, reference.http.is_none())?;
         let unknown = to_json(&reference.unknown, reference.unknown.is_empty())?;
         let artifact_type = Column(key.proxy.artifact_type);
         let filed = Filed { id: 0, artifact_type: type_code(artifact_type.0), scope };
@@ -246,6 +248,7 @@ impl<'c> Batch<'c> {
             reference.etag,
             reference.last_modified,
             headers,
+            http,
             unknown,
             artifact_type,
             self.generation,
@@ -254,7 +257,7 @@ impl<'c> Batch<'c> {
             let id = self.tx.last_insert_rowid();
             return self.link(Filed { id, ..filed }, reference.links.as_deref());
         }
-        let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..15], |row| {
+        let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..16], |row| {
             let old = Filed { id: row.get(0)?, artifact_type: row.get(2)?, scope: row.get(3)? };
             Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(4)?))
         })?;

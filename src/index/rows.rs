@@ -16,13 +16,13 @@ use crate::model::{Area, ArtifactType, Digest, ProxyId, Ref, RefKey, Timestamp};
 macro_rules! ref_columns {
     () => {
         "r.kind, r.digest, r.size, r.fetched_at, r.ttl_seconds, r.media_type, r.upstream, r.etag, \
-         r.last_modified, r.headers, r.unknown"
+         r.last_modified, r.headers, r.http, r.unknown"
     };
 }
 pub(super) use ref_columns;
 
 /// How many columns `ref_columns!` names.
-pub(super) const REF_COLUMNS: usize = 11;
+pub(super) const REF_COLUMNS: usize = 12;
 
 /// Reads a [`Ref`] from `ref_columns!` that begin at column `at`. Its links are not there.
 pub(super) fn reference(row: &Row<'_>, at: usize) -> Result<Ref> {
@@ -38,7 +38,8 @@ pub(super) fn reference(row: &Row<'_>, at: usize) -> Result<Ref> {
         last_modified: row.get(at + 8)?,
         links: None,
         headers: from_json(row.get_ref(at + 9)?)?,
-        unknown: from_json(row.get_ref(at + 10)?)?,
+        http: from_json(row.get_ref(at + 10)?)?,
+        unknown: from_json(row.get_ref(at + 11)?)?,
     })
 }
 

@@ -5,6 +5,8 @@
 
 mod clock;
 mod digest;
+pub mod http_cache;
+mod http_rules;
 mod key;
 mod name;
 mod reference;
@@ -13,8 +15,9 @@ mod rules;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use digest::{Algorithm, Checksum, Digest, DigestError, Hashed, Hasher};
+pub use http_rules::{HttpRules, PathRule, Pattern, PatternError, Treatment};
 pub use key::{Area, PathError, RefKey, RefPath};
 pub use name::{ArtifactType, NameError, ProxyFacts, ProxyId, ProxyName, ProxyTable};
-pub use reference::{Ref, RefError};
-pub use resource::{Delivery, Freshness, MediaType, Resource, Source};
+pub use reference::{Http, Ref, RefError};
+pub use resource::{Asked, Delivery, Freshness, Leave, MediaType, Resource, Source};
 pub use rules::{Claim, Descriptor, RefRules};

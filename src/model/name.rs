@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::HttpRules;
+
 /// One kind of repository; each has a directory of its own below `type/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ArtifactType {
@@ -135,6 +137,23 @@ pub struct ProxyFacts {
     pub upstream: Option<Url>,
     /// Whether content is accepted that upstream names no signing key for.
     pub unsigned: bool,
+    /// How plain HTTP is cached, where that is what the proxy is for.
+    pub http: Option<Arc<HttpRules>>,
+}
+
+impl ProxyFacts {
+    /// A proxy of which nothing is configured.
+    pub const fn new(id: ProxyId) -> Self {
+        Self {
+            id,
+            namespaces: Vec::new(),
+            default: false,
+            ttl: None,
+            upstream: None,
+            unsigned: false,
+            http: None,
+        }
+    }
 }
 
 /// All configured proxies, for routing. Built once from a checked configuration.

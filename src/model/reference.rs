@@ -38,8 +38,32 @@ pub struct Ref {
     pub links: Option<Vec<Digest>>,
     /// Further upstream response headers that the dialect wants kept, by lower-case name.
     pub headers: BTreeMap<String, String>,
+    /// What else HTTP says of an answer that is kept as upstream gave it; absent for plain content.
+    pub http: Option<Http>,
     /// Fields this version does not know.
     pub unknown: Map<String, Value>,
+}
+
+/// What HTTP says of a stored answer beside its header fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Http {
+    /// Its status.
+    pub status: u16,
+    /// How old it was when it came, in seconds (RFC 9111, section 4.2.3).
+    pub age_seconds: u64,
+    /// Which of several answers to its address it is; absent if there is but one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Since when the variants of its address count; older ones do not belong to it any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variants_since: Option<Timestamp>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { status: 200, age_seconds: 0, variant: None, variants_since: None }
+    }
 }
 
 /// A file that is not a ref.
@@ -65,8 +89,20 @@ impl Ref {
             last_modified: None,
             links: None,
             headers: BTreeMap::new(),
+            http: None,
             unknown: Map::new(),
         }
+    }
+
+    /// The status that it was answered with.
+    pub fn status(&self) -> u16 {
+        self.http.as_ref().map_or(200, |http| http.status)
+    }
+
+    /// Time since it was made, as far as is known: what it was old when it came, and what has passed.
+    pub fn current_age(&self, now: Timestamp) -> Duration {
+        let when_it_came = self.http.as_ref().map_or(0, |http| http.age_seconds);
+        self.age(now).saturating_add(Duration::from_secs(when_it_came))
     }
 
     /// Reads the JSON form.
@@ -124,6 +160,8 @@ struct Wire {
     links: Option<Vec<Digest>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    http: Option<Http>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -153,6 +191,7 @@ impl From<Wire> for Ref {
             last_modified: wire.last_modified,
             links: wire.links,
             headers: wire.headers,
+            http: wire.http,
             unknown: wire.unknown,
         }
     }
@@ -173,6 +212,7 @@ impl From<Ref> for Wire {
             last_modified: reference.last_modified,
             links: reference.links,
             headers: reference.headers,
+            http: reference.http,
             unknown: reference.unknown,
         }
     }
@@ -207,6 +247,22 @@ mod tests {
         let reference = Ref::parse(text.as_bytes()).expect("valid");
         assert_eq!(reference.unknown["flavour"]["x"][0], 1);
         assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference);
+    }
+
+    #[test]
+    fn an_answer_that_is_kept_as_it_was_has_its_status_and_age() {
+        let plain = Ref::parse(tag().as_bytes()).expect("valid");
+        assert_eq!((plain.status(), plain.current_age(plain.fetched_at)), (200, Duration::ZERO));
+        let http =
+            r#""http":{"status":404,"ageSeconds":30,"variant":"a","variantsSince":"2025-11-09T12:34:56Z"}"#;
+        let text = tag().replace("\"size\"", &format!("{http},\"size\""));
+        let reference = Ref::parse(text.as_bytes()).expect("valid");
+        assert_eq!(reference.status(), 404);
+        let later = reference.fetched_at + jiff::SignedDuration::from_secs(5);
+        assert_eq!(reference.current_age(later), Duration::from_secs(35));
+        assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference);
+        let sparse = tag().replace("\"size\"", "\"http\":{},\"size\"");
+        assert_eq!(Ref::parse(sparse.as_bytes()).expect("valid").http, Some(Http::default()));
     }
 
     #[test]

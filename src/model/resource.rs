@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
+use super::http_cache::RequestDirectives;
 use super::{Checksum, RefKey};
 
 /// One thing a client may ask for: where it is kept, where it comes from, how long it holds, and
@@ -45,6 +47,14 @@ pub struct Resource {
     pub keep_headers: &'static [&'static str],
     /// The authorisation scope to ask a token service for when its challenge names none.
     pub token_scope: Option<String>,
+    /// Whether upstream's answer is passed on as it is: all its end-to-end header fields are kept, and
+    /// content codings are taken as they come.
+    pub transparent: bool,
+    /// Whether redirects of upstream's are answers, instead of being followed. Only where answers of any
+    /// status are content ([`Freshness::Upstream`]).
+    pub keep_redirects: bool,
+    /// What of the client's request counts.
+    pub asked: Asked,
     /// What the dialect has to know again when it judges the content, such as the keys that must have
     /// signed it. The engine hands it back unread.
     pub context: Bytes,
@@ -76,9 +86,28 @@ impl Resource {
             headers_only: false,
             keep_headers: &[],
             token_scope: None,
+            transparent: false,
+            keep_redirects: false,
+            asked: Asked::default(),
             context: Bytes::new(),
         }
     }
+}
+
+impl Resource {
+    /// What the client allows, as far as that counts.
+    pub fn directives(&self) -> RequestDirectives {
+        if self.freshness.heeds_clients() { self.asked.directives } else { RequestDirectives::default() }
+    }
+}
+
+/// What of a client's request counts beside its address. The dialect decides: by default nothing does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Asked {
+    /// Header fields that go along to upstream, but not to where that redirects.
+    pub headers: HeaderMap,
+    /// What the client says of caching; see [`Resource::directives`].
+    pub directives: RequestDirectives,
 }
 
 /// Where upstream has a resource.
@@ -98,15 +127,39 @@ pub enum Freshness {
     Immutable,
     /// This long; then upstream is asked, and what is there is used only if upstream cannot answer.
     For(Duration),
+    /// As long as the answer says, by HTTP's own rules ([`super::http_cache`]). Answers of any status are
+    /// content then; what those rules do not let a shared cache store goes to the client alone.
+    Upstream(Leave),
+}
+
+/// What the operator decides where HTTP's own rules leave it to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leave {
+    /// Whether what clients say in `Cache-Control` counts.
+    pub heed_clients: bool,
+    /// How far past its time an answer may be used when upstream errs, though nobody else allows it; zero
+    /// for not at all.
+    pub stale_if_error: Duration,
 }
 
 impl Freshness {
-    /// The ref's `ttlSeconds`.
+    /// The ref's `ttlSeconds`, as far as it does not depend on the answer.
     pub const fn ttl_seconds(self) -> Option<u64> {
         match self {
             Self::Immutable => None,
             Self::For(ttl) => Some(ttl.as_secs()),
+            Self::Upstream(_) => Some(0),
         }
+    }
+
+    /// Whether answers of any status are content.
+    pub const fn is_upstreams(self) -> bool {
+        matches!(self, Self::Upstream(_))
+    }
+
+    /// Whether what clients say in `Cache-Control` counts.
+    pub const fn heeds_clients(self) -> bool {
+        matches!(self, Self::Upstream(Leave { heed_clients: true, .. }))
     }
 }
 

@@ -8,9 +8,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefRules, Resource};
+use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefKey, RefRules, Resource};
 
 mod gather;
+pub mod generic;
 pub mod oci;
 mod refusal;
 pub mod tf;
@@ -19,7 +20,7 @@ pub use gather::{Companion, Gathered, Gotten, Lookup, Need, Unrouted};
 pub use refusal::{Part, Refusal};
 
 /// Every dialect there is.
-pub static ALL: &[&dyn Protocol] = &[&oci::Oci, &tf::Tf];
+pub static ALL: &[&dyn Protocol] = &[&oci::Oci, &tf::Tf, &generic::Generic];
 
 /// The part of a request that decides what is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +82,12 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
         Ok(Vec::new())
     }
 
+    /// The key of what upstream has at a path, where the path alone decides it: what an answer names as
+    /// changed is withdrawn by it.
+    fn key_at(&self, _proxy: &ProxyId, _path: &str) -> Option<RefKey> {
+        None
+    }
+
     /// Changes a document on its way out; what is stored stays what upstream sent. Called only for
     /// a [`Fetch`] with `rewrite` set.
     ///
@@ -116,6 +123,8 @@ pub enum Route {
         /// Why it cannot be fetched.
         otherwise: Refusal,
     },
+    /// A request with another method than GET and HEAD that is handed on to upstream, body and all.
+    Forward(Box<Resource>),
     /// A document that the engine's own records make.
     Derive(Derive),
     /// A document that the dialect made of what was gathered.

@@ -124,6 +124,8 @@ pub enum Part {
     Digest,
     /// A query parameter.
     Query,
+    /// The body.
+    Body,
 }
 
 impl std::fmt::Display for Part {
@@ -134,6 +136,7 @@ impl std::fmt::Display for Part {
             Self::Reference => "reference",
             Self::Digest => "digest",
             Self::Query => "query",
+            Self::Body => "body",
         })
     }
 }

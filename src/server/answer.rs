@@ -124,6 +124,12 @@ pub(super) fn cache_status(
     now: Timestamp,
 ) -> HeaderValue {
     match outcome {
+        Outcome::Passed => value(&format!("repoxy; fwd=miss; fwd-status={}", reference.status()))
+            .unwrap_or(HeaderValue::from_static("repoxy; fwd=miss")),
+        Outcome::Filled if reference.status() != 200 => {
+            value(&format!("repoxy; fwd=uri-miss; fwd-status={}; stored", reference.status()))
+                .unwrap_or(HeaderValue::from_static("repoxy; fwd=uri-miss; stored"))
+        }
         Outcome::Hit => HeaderValue::from_static("repoxy; hit"),
         Outcome::Revalidated => HeaderValue::from_static("repoxy; fwd=stale; fwd-status=304"),
         Outcome::Filled => HeaderValue::from_static("repoxy; fwd=uri-miss; fwd-status=200; stored"),
@@ -183,6 +189,28 @@ pub(super) fn content(
             empty(StatusCode::RANGE_NOT_SATISFIABLE, headers)
         }
     }
+}
+
+/// Answers with what upstream answered that is not 200: whole, for conditions and ranges are about content
+/// (RFC 9110 sections 13.2.1 and 14.2).
+pub(super) fn relayed(
+    exchange: &Exchange,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    content: Body,
+) -> Response {
+    headers.remove(ACCEPT_RANGES);
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless {
+        headers.remove(CONTENT_LENGTH);
+    }
+    if bodiless || exchange.is_head() {
+        return empty(status, headers);
+    }
+    let mut response = body(Content::Body(content), 0..u64::MAX, exchange.reader);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Answers with a reply that is complete.

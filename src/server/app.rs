@@ -5,22 +5,31 @@
 //! second may wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::answer::{self, Content, Response};
 use super::exchange::{Account, Exchange};
 use super::health::{self, Lifecycle};
 use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Served, Want};
-use crate::model::{Delivery, ProxyTable, Timestamp};
-use crate::protocol::{Derive, Document, Fetch, Gathered, Protocol, Refusal, Reply, Route, Unrouted};
+use crate::model::{Delivery, ProxyTable, Resource, Timestamp};
+use crate::protocol::{Derive, Document, Fetch, Gathered, Part, Protocol, Refusal, Reply, Route, Unrouted};
 
 /// The most bytes of a document that is rewritten, where its resource gives no limit.
 const MAX_DOCUMENT: u64 = 64 << 20;
+
+/// The largest body of a request that is handed on.
+const MAX_REQUEST: usize = 4 << 20;
+
+/// The longest that such a body may take to arrive.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a dialect may find that it has to know more.
 const MAX_ROUNDS: usize = 8;
@@ -65,6 +74,8 @@ impl Application for App {
         if let Some(response) = self.ready(&exchange) {
             return Answering::Now(response);
         }
+        // Dropped at the end of this, unless it is handed on.
+        let body = exchange.take_body();
         let head = exchange.head();
         let Some(&protocol) = self.protocols.iter().find(|protocol| protocol.owns(&head, &self.proxies))
         else {
@@ -79,7 +90,7 @@ impl Application for App {
             Ok(Route::Local(reply)) => Answering::Now(local(&exchange, reply)),
             Err(Unrouted::Refused(refusal)) => Answering::Now(refused(&exchange, protocol, &refusal)),
             routed => Answering::Later(Box::pin(async move {
-                let answered = self.answer_later(&exchange, protocol, routed).await;
+                let answered = self.answer_later(&exchange, protocol, routed, body).await;
                 answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
             })),
         }
@@ -92,7 +103,7 @@ impl App {
         if !exchange.is_read() || exchange.survey.looped {
             return None;
         }
-        let ready = self.cache.ready(exchange.target()?)?;
+        let ready = self.cache.ready(exchange.target()?, exchange.survey.directed)?;
         let mut headers = ready.headers.clone();
         let age = seconds(ready.fetched_at, self.cache.clock().now());
         answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit"));
@@ -110,6 +121,7 @@ impl App {
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         mut routed: Result<Route, Unrouted>,
+        body: Option<Incoming>,
     ) -> Result<Response, Refusal> {
         let mut gathered = Gathered::default();
         for _ in 0..MAX_ROUNDS {
@@ -117,6 +129,9 @@ impl App {
                 Ok(Route::Local(reply)) => return Ok(local(exchange, reply)),
                 Ok(Route::Made(document)) => return Ok(self.made_of(exchange, &gathered, document)),
                 Ok(Route::Derive(derive)) => return self.derive(exchange, protocol, &derive).await,
+                Ok(Route::Forward(resource)) => {
+                    return self.forward(exchange, protocol, *resource, body).await;
+                }
                 Ok(Route::Fetch(fetch)) => {
                     return self.fetch(exchange, protocol, &fetch, gathered.is_empty()).await;
                 }
@@ -175,7 +190,7 @@ impl App {
         exchange.settle(Account { outcome: word(served.outcome), meters: Some(Arc::clone(&served.meters)) });
 
         let now = self.cache.clock().now();
-        let age = seconds(served.reference.fetched_at, now);
+        let age = served.reference.current_age(now).as_secs();
         let status = answer::cache_status(served.outcome, served.detail, &served.reference, now);
         if fetch.rewrite {
             let document = rewrite(exchange, protocol, fetch, served).await?;
@@ -187,14 +202,44 @@ impl App {
         let extra = protocol.headers(&exchange.head(), fetch, &served.reference);
         let mut headers = answer::headers(&served, extra);
         answer::stamp(&mut headers, age, status);
+        let code = StatusCode::from_u16(served.reference.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        if code != StatusCode::OK {
+            return Ok(answer::relayed(exchange, code, headers, served.body));
+        }
         if lasting
-            && served.outcome != Outcome::Stale
             && served.size.is_some()
             && let Some(target) = exchange.target()
         {
-            self.cache.keep_ready(target, &served, &headers);
+            self.cache.keep_ready(target, &fetch.resource, &served, &headers);
         }
         Ok(answer::content(exchange, headers, served.size, Content::Body(served.body)))
+    }
+
+    /// Hands a request on to upstream with its body, and the answer back.
+    async fn forward(
+        &self,
+        exchange: &Exchange,
+        protocol: &'static dyn Protocol,
+        resource: Resource,
+        body: Option<Incoming>,
+    ) -> Result<Response, Refusal> {
+        let body = match body {
+            Some(body) => receive(body).await?,
+            None => Bytes::new(),
+        };
+        let via = exchange.via();
+        let want = Want { interest: Interest::Body, via: via.as_deref() };
+        let act = (exchange.method.clone(), body);
+        let served = self.cache.forward(protocol, &resource, act, want).await?;
+        exchange.settle(Account { outcome: word(served.outcome), meters: Some(Arc::clone(&served.meters)) });
+        let now = self.cache.clock().now();
+        let fetch = Fetch { resource, rewrite: false };
+        let extra = protocol.headers(&exchange.head(), &fetch, &served.reference);
+        let mut headers = answer::headers(&served, extra);
+        let status = HeaderValue::from_static("repoxy; fwd=method");
+        answer::stamp(&mut headers, served.reference.current_age(now).as_secs(), status);
+        let code = StatusCode::from_u16(served.reference.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        Ok(answer::relayed(exchange, code, headers, served.body))
     }
 
     async fn derive(
@@ -239,6 +284,17 @@ async fn rewrite(
     };
     let bytes = collect(served.body, limit).await?;
     protocol.rewrite(&exchange.head(), &served.reference, &bytes)
+}
+
+/// The body of a request, whole.
+async fn receive(body: Incoming) -> Result<Bytes, Refusal> {
+    let why = |why| Refusal::Invalid { what: Part::Body, why };
+    let collected = tokio::time::timeout(REQUEST_PATIENCE, Limited::new(body, MAX_REQUEST).collect());
+    match collected.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(why("it broke, or is larger than 4 MiB")),
+        Err(_) => Err(why("it did not come in time")),
+    }
 }
 
 /// All bytes of a body, if they are no more than `limit`.
@@ -288,6 +344,7 @@ const fn word(outcome: Outcome) -> &'static str {
         Outcome::Filled => "filled",
         Outcome::Joined => "joined",
         Outcome::Stale => "stale",
+        Outcome::Passed => "passed",
     }
 }
 

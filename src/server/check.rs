@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING, VIA};
+use http::header::{CACHE_CONTROL, HOST, HeaderValue, PRAGMA, TRANSFER_ENCODING, VIA};
 use http::uri::Authority;
 use http::{Method, StatusCode, Version, request};
 
@@ -26,11 +26,14 @@ pub(super) struct Fault {
     pub(super) why: &'static str,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a finding, and any may stand beside any other")]
 /// What one pass over the header fields told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Survey {
     /// There is a condition or a range to look at.
     pub(super) conditional: bool,
+    /// It has something to say of caching.
+    pub(super) directed: bool,
     /// The request has passed through this instance already.
     pub(super) looped: bool,
     /// The target's authority is another's: the client takes this server for its HTTP proxy, which it
@@ -84,6 +87,7 @@ pub(super) fn check(head: &request::Parts, own: Own<'_>) -> Result<Survey, Fault
             TRANSFER_ENCODING => {
                 return fault(StatusCode::BAD_REQUEST, "chunked requests are not accepted");
             }
+            CACHE_CONTROL | PRAGMA => survey.directed = true,
             VIA => survey.looped |= names(value, own.instance),
             _ => survey.conditional |= conditional::matters(name),
         }
@@ -206,6 +210,8 @@ mod tests {
     #[test]
     fn one_pass_sees_conditions_and_loops() {
         let survey = |name, value: &str| ask(get("/").header(name, value)).expect("passes");
+        assert!(survey(CACHE_CONTROL, "no-cache").directed && survey(PRAGMA, "x").directed);
+        assert!(!survey(RANGE, "bytes=0-").directed);
         assert!(survey(RANGE, "bytes=0-").conditional);
         assert!(survey(IF_NONE_MATCH, "*").conditional);
         for (via, looped) in [

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use http::header::CONTENT_LENGTH;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Response, StatusCode, Uri, request};
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 
 use super::check::Survey;
 use super::log::Entry;
@@ -37,6 +38,8 @@ pub(super) struct Exchange {
     pub(super) peer: SocketAddr,
     /// Who reads the frames of its answer.
     pub(super) reader: Reader,
+    /// Its body, of a request that is not to read something.
+    body: Mutex<Option<Incoming>>,
     account: OnceLock<Account>,
 }
 
@@ -53,7 +56,18 @@ impl Exchange {
     /// A request that has come in.
     pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr, reader: Reader) -> Self {
         let request::Parts { method, uri, headers, .. } = head;
-        Self { method, uri, headers, survey, peer, reader, account: OnceLock::new() }
+        let (body, account) = (Mutex::default(), OnceLock::new());
+        Self { method, uri, headers, survey, peer, reader, body, account }
+    }
+
+    /// The same with its body, which whoever answers must take, to read it or to drop it.
+    pub(super) fn with_body(self, body: Incoming) -> Self {
+        Self { body: Mutex::new(Some(body)), ..self }
+    }
+
+    /// The body, once.
+    pub(super) fn take_body(&self) -> Option<Incoming> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The path and query as sent; of a target that is this server's own.

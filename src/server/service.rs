@@ -1,9 +1,9 @@
 //! Between hyper and the application: the requests of one connection.
 //!
 //! Each is looked over, ticketed and handed to one catch-all warp filter. The head travels as one
-//! shared [`Exchange`] in the request's extensions, so that no filter clones a header map; the body
-//! is dropped unread, for nothing here takes one, and hyper then closes a connection on which more of
-//! it is still to come. A panic in a handler is that client's 500 and nobody else's.
+//! shared [`Exchange`] in the request's extensions, so that no filter clones a header map; so does the
+//! body of a request that is not to read something, for the application to take. Dropped unread, as all
+//! others are, it makes hyper close a connection on which more of it is still to come. A panic in a handler is that client's 500 and nobody else's.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, ready};
 use http::header::{ALLOW, CONNECTION};
-use http::{HeaderValue, Request, Response as HttpResponse, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response as HttpResponse, StatusCode, Version};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -103,7 +103,7 @@ pub(super) fn respond<S: Edge>(
     edge: &S,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<HttpResponse<Tracked<ResponseBody>>, Infallible>> + Send + use<S> {
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
     let version = head.version;
     line.watch.began(version == Version::HTTP_2);
     let shared = Arc::clone(&line.shared);
@@ -120,7 +120,9 @@ pub(super) fn respond<S: Edge>(
     // HTTP/1.1 hands frames to the socket as they are; TLS and HTTP/2 put their own around them.
     let plain = !line.tls && version != Version::HTTP_2;
     let reader = if plain { Reader::Kernel } else { Reader::Program };
-    let exchange = Arc::new(Exchange::new(head, survey, line.peer, reader));
+    let takes_body = checked.is_ok() && !matches!(head.method, Method::GET | Method::HEAD);
+    let exchange = Exchange::new(head, survey, line.peer, reader);
+    let exchange = Arc::new(if takes_body { exchange.with_body(body) } else { exchange });
     let ticket = Ticket::new(Arc::clone(&exchange), Arc::clone(&line.watch), shared.journal.begin());
     let answered = match checked {
         Ok(_) => {

@@ -14,24 +14,35 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::follow::Net;
 use super::retry::{self, Pace};
 use super::settings::Limits;
-use super::{Ask, Resume, UpstreamError};
+use super::{Ask, Resume, Take, UpstreamError};
 
-/// A good answer: 200, 206, 304, or 204 where that was allowed. Anything else is an
-/// [`UpstreamError`].
+/// A good answer: 200, 206 or 304, 204 where that was allowed, and with [`Take::Any`] any other. What is none
+/// is an [`UpstreamError`].
 ///
 /// It holds one of the host's request permits until it is dropped.
 #[derive(Debug)]
 pub struct Answer {
-    /// 200, 204, 206 or 304.
+    /// 200, 204, 206 or 304, unless any was to be taken.
     pub status: StatusCode,
     /// The response headers, without those whose values hold control characters.
     pub headers: HeaderMap,
     /// The host that was asked (of the base URL, not of a redirect), with its port if that is not
     /// the scheme's own.
     pub host: String,
+    /// How long it took from when it was asked for to the headers.
+    pub waited: Duration,
     whole_length: Option<u64>,
     marks_end: bool,
     body: Body,
+}
+
+/// Who gave an answer, and how.
+#[derive(Debug)]
+pub(super) struct Giver {
+    pub(super) host: String,
+    /// Without credentials.
+    pub(super) anonymous: bool,
+    pub(super) waited: Duration,
 }
 
 /// What only [`Answer::chunk`] needs.
@@ -62,12 +73,11 @@ impl Answer {
     ///
     /// # Errors
     /// Whatever is not 200, 206 to a resumed transfer, 304 to a conditional request, or 204 where the
-    /// request allows it.
+    /// request allows it; with [`Take::Any`], what cannot be an answer to what was asked.
     pub(super) fn new(
         ask: &Ask,
         response: http::Response<reqwest::Body>,
-        host: String,
-        anonymous: bool,
+        giver: Giver,
         until: Option<Instant>,
         net: Arc<Net>,
         permit: OwnedSemaphorePermit,
@@ -77,19 +87,16 @@ impl Answer {
         if let Some(remaining) = text(&head.headers, "ratelimit-remaining") {
             net.meters.remaining(remaining);
         }
-        judge(head.status, &head.headers, ask, anonymous, &net.limits)?;
+        judge(head.status, &head.headers, ask, giver.anonymous, &net.limits)?;
         let length: Option<u64> =
             text(&head.headers, "content-length").and_then(|length| length.parse().ok());
         let whole_length = match (&ask.resume, head.status) {
             (Some(resume), StatusCode::PARTIAL_CONTENT) => check_part(resume, &head.headers, length)?,
             _ => length,
         };
-        let bodiless = matches!(head.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
-        let has_body = !ask.head && !bodiless;
-        let marks_end = length.is_some()
-            || bodiless
-            || head.version >= Version::HTTP_2
-            || head.headers.contains_key(header::TRANSFER_ENCODING);
+        let has_body = !ask.head && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let marks_end =
+            !has_body || length.is_some() || head.version >= Version::HTTP_2 || is_chunked(&head.headers);
         let body = Body {
             frames,
             rest: length.filter(|_| has_body),
@@ -100,7 +107,15 @@ impl Answer {
             net,
             permit,
         };
-        Ok(Self { status: head.status, headers: head.headers, host, whole_length, marks_end, body })
+        Ok(Self {
+            status: head.status,
+            headers: head.headers,
+            host: giver.host,
+            waited: giver.waited,
+            whole_length,
+            marks_end,
+            body,
+        })
     }
 
     /// The next bytes; `None` at the end of a body that arrived whole by HTTP's own framing.
@@ -125,6 +140,11 @@ impl Answer {
     /// transfer that was cut looks like one that is complete, and only a checksum can tell.
     pub fn marks_end(&self) -> bool {
         self.marks_end
+    }
+
+    /// Whether upstream is in trouble, by its own word.
+    pub(super) fn is_trouble(&self) -> bool {
+        UpstreamError::Status(self.status.as_u16()).is_trouble()
     }
 
     /// A header's value, if it is text. The name in lower case.
@@ -225,6 +245,14 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
 }
 
+/// Whether the end of the body is marked by chunks: they are the last coding of the transfer (RFC 9112,
+/// section 6.3).
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    last.and_then(|line| line.to_str().ok()?.rsplit(',').next())
+        .is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+}
+
 fn judge(
     status: StatusCode,
     headers: &HeaderMap,
@@ -240,13 +268,17 @@ fn judge(
         206 => return senseless("a part of a whole that was asked for"),
         304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => return Ok(()),
         304 => return senseless("`not modified` without a condition"),
-        404 | 410 => return Err(UpstreamError::NotFound),
-        status @ (401 | 403) => return Err(UpstreamError::Denied { status, anonymous }),
         416 if ask.resume.is_some() => return Err(UpstreamError::NotResumable),
         429 => {
             return Err(UpstreamError::RateLimited { retry_after: Some(retry::pause_of(headers, limits)) });
         }
+        _ if ask.take == Take::Any => return Ok(()),
+        404 | 410 => return Err(UpstreamError::NotFound),
+        status @ (401 | 403) => return Err(UpstreamError::Denied { status, anonymous }),
         status => return Err(UpstreamError::Status(status)),
+    }
+    if ask.take != Take::Content {
+        return Ok(());
     }
     let encoded = |value: &HeaderValue| !matches!(value.as_bytes(), b"" | b"identity");
     if headers.get_all(header::CONTENT_ENCODING).iter().any(encoded) {
@@ -349,6 +381,44 @@ mod tests {
             let status = StatusCode::from_u16(status).expect("a status");
             let result = judge(status, &HeaderMap::new(), ask, true, &limits);
             assert_eq!(result.as_ref().map_or_else(UpstreamError::kind, |()| "ok"), expect, "{status}");
+        }
+    }
+
+    #[test]
+    fn any_answer_is_one_if_any_is_wanted_but_for_what_was_not_asked() {
+        let any = Ask { take: Take::Any, ..Ask::default() };
+        for status in [200, 201, 204, 301, 302, 401, 403, 404, 405, 410, 416, 500, 503, 599] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(judge(status, &HeaderMap::new(), &any, true, &Limits::default()), Ok(()), "{status}");
+        }
+        for (status, kind) in [(206, "senseless"), (304, "senseless"), (429, "rate-limited")] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let judged = judge(status, &HeaderMap::new(), &any, true, &Limits::default());
+            assert_eq!(judged.expect_err("none").kind(), kind, "{status}");
+        }
+        let encoded = headers(&[("content-encoding", "gzip")]);
+        for take in [Take::Any, Take::AnyCoding] {
+            let ask = Ask { take, ..Ask::default() };
+            assert_eq!(judge(StatusCode::OK, &encoded, &ask, true, &Limits::default()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn only_chunks_that_come_last_mark_the_end() {
+        for (codings, marked) in [
+            (&["chunked"][..], true),
+            (&["gzip, Chunked"], true),
+            (&["gzip", "chunked"], true),
+            (&["chunked, gzip"], false),
+            (&["whatever"], false),
+            (&[], false),
+        ] {
+            let pairs: Vec<_> = codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+            let mut all = HeaderMap::new();
+            for (name, value) in pairs {
+                all.append(name, value.parse().expect("a value"));
+            }
+            assert_eq!(is_chunked(&all), marked, "{codings:?}");
         }
     }
 

@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::io;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
@@ -37,6 +38,10 @@ pub(super) struct Call {
     pub(super) private: HeaderMap,
     /// A body in form encoding; only the first origin may see it.
     pub(super) form: Option<String>,
+    /// A body of another sort; the same holds for it.
+    pub(super) body: Option<Bytes>,
+    /// Whether redirects are answers.
+    pub(super) keep_redirects: bool,
 }
 
 /// An answer's headers, the body to follow.
@@ -55,7 +60,7 @@ impl Net {
         for _ in 0..=self.limits.redirects {
             let response = self.hop(&call).await?;
             let status = response.status();
-            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            if call.keep_redirects || !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(Arrived { response, at_home });
             }
             let next = location(&call.url, response.headers())?;
@@ -84,6 +89,9 @@ impl Net {
         if let Some(form) = &call.form {
             let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
             request = request.header(header::CONTENT_TYPE, form_type).body(form.clone());
+        }
+        if let Some(body) = &call.body {
+            request = request.body(body.clone());
         }
         self.meters.asked();
         match tokio::time::timeout(self.limits.first_byte, request.send()).await {

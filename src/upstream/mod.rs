@@ -42,7 +42,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use clients::Clients;
@@ -77,12 +78,21 @@ struct Live {
 pub struct Ask {
     /// HEAD instead of GET.
     pub head: bool,
+    /// This instead of either. Asked of the first base alone, and never twice: who knows what it did.
+    pub act: Option<Act>,
     /// Where.
     pub target: Target,
     /// The `Accept` header.
     pub accept: Option<&'static str>,
     /// Whether 204 is a good answer too, and has an empty body.
     pub no_content: bool,
+    /// Further header fields of the client's making. The place that is asked sees them; where it redirects
+    /// to does not.
+    pub headers: HeaderMap,
+    /// What is taken for an answer.
+    pub take: Take,
+    /// Whether a redirect is an answer instead of being followed; with [`Take::Any`] only.
+    pub keep_redirects: bool,
     /// Sent as `If-None-Match`.
     pub if_none_match: Option<String>,
     /// Sent as `If-Modified-Since`.
@@ -99,6 +109,28 @@ pub struct Ask {
     /// The `Via` of the request that caused this one, so that circles of caches are noticed. Ours
     /// is added.
     pub via: Option<String>,
+}
+
+/// A request that may change something upstream.
+#[derive(Debug, Clone)]
+pub struct Act {
+    /// The method.
+    pub method: Method,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What is taken for an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Take {
+    /// Content that was asked for: 200, the rest of it, or its confirmation; not encoded.
+    #[default]
+    Content,
+    /// The same in any content coding.
+    AnyCoding,
+    /// Whatever HTTP allows as the end of an exchange, but for 429. Errors that may pass (500, 502, 503,
+    /// 504) are tried again like all others, and given back if they have not passed.
+    Any,
 }
 
 /// Where a request goes.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
+use super::answer::Giver;
 use super::credentials::bearer;
 use super::follow::{Arrived, Call, is_denial};
 use super::site::{Scheme, Site};
@@ -58,24 +59,34 @@ impl Upstream {
         let mut round = 0;
         let mut before = None;
         loop {
-            let error = match (in_order(live, ask, &places, deadline).await, before) {
-                (Ok(answer), _) => return Ok(answer),
+            let outcome = match (in_order(live, ask, &places, deadline).await, before) {
                 // Our own failures opened the breaker: what they were says more.
                 (Err(UpstreamError::Open { .. }), Some(before)) => return Err(before),
-                (Err(error), _) => error,
+                (outcome, _) => outcome,
             };
             let pause = retry::backoff(limits.backoff, round, chance());
             round += 1;
-            let may = error.is_trouble()
+            let may = is_trouble(&outcome)
+                && ask.act.is_none()
                 && round < limits.tries
                 && Instant::now() + pause < deadline
                 && self.budget(retry::Budget::spend);
-            if !may {
-                return Err(error);
+            match outcome {
+                Err(error) if may => before = Some(error),
+                // The answer and its permit are given back before the wait.
+                Ok(answer) if may => before = Some(UpstreamError::Status(answer.status.as_u16())),
+                outcome => return outcome,
             }
-            before = Some(error);
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// The path below a base URL that a reference in an answer (`Location`) leads to, as seen from the path
+    /// that was asked; `None` if it leads elsewhere.
+    pub fn path_to(&self, asked: &str, reference: &str) -> Option<String> {
+        let bases = &self.settings.bases;
+        let target = below(bases.first()?, asked).ok()?.join(reference).ok()?;
+        bases.iter().find_map(|base| above(base, &target))
     }
 
     fn budget<T>(&self, act: impl FnOnce(&mut retry::Budget) -> T) -> T {
@@ -84,10 +95,12 @@ impl Upstream {
 
     fn places(&self, ask: &Ask) -> Result<Vec<Place>, UpstreamError> {
         let bases = &self.settings.bases;
+        let most = if ask.act.is_some() { 1 } else { bases.len() };
         match &ask.target {
             Target::Path(path) => bases
                 .iter()
                 .zip(self.sites.bases())
+                .take(most)
                 .map(|(base, site)| {
                     Ok(Place { url: below(base, path)?, site: Arc::clone(site), base: Some(base.clone()) })
                 })
@@ -113,6 +126,14 @@ fn below(base: &Url, path: &str) -> Result<Url, UpstreamError> {
     .ok_or_else(|| UpstreamError::Senseless("a path that leads out of the base URL".to_owned()))
 }
 
+/// The path and query of a URL below a base; the inverse of [`below`].
+fn above(base: &Url, url: &Url) -> Option<String> {
+    let rest = url.path().strip_prefix(base.path().trim_end_matches('/'))?;
+    let is_below = base.origin() == url.origin() && rest.starts_with('/');
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    is_below.then(|| format!("{rest}{query}"))
+}
+
 /// Asks one place after the other.
 async fn in_order(
     live: &Live,
@@ -121,8 +142,12 @@ async fn in_order(
     deadline: Instant,
 ) -> Result<Answer, UpstreamError> {
     let mut first: Option<UpstreamError> = None;
-    for place in places {
+    for (index, place) in places.iter().enumerate() {
         let error = match visit(live, ask, place, deadline).await {
+            // An error that another place may not have.
+            Ok(answer) if answer.is_trouble() && index + 1 < places.len() => {
+                UpstreamError::Status(answer.status.as_u16())
+            }
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
@@ -165,13 +190,41 @@ async fn visit(live: &Live, ask: &Ask, place: &Place, deadline: Instant) -> Resu
     let answer = arrived.and_then(|arrived| {
         let over = ask.patience.map(|patience| begin + patience);
         let (host, anonymous) = (place.site.host.clone(), login == Login::None);
-        Answer::new(ask, arrived.response, host, anonymous, over, Arc::clone(&live.net), permit)
+        let giver = Giver { host, anonymous, waited: begin.elapsed() };
+        Answer::new(ask, arrived.response, giver, over, Arc::clone(&live.net), permit)
     });
-    admitted.report(&answer);
+    let answer = answer.map(|answer| if ask.keep_redirects { stay(answer, place) } else { answer });
+    match &answer {
+        Ok(answer) if answer.is_trouble() => {
+            admitted.report::<()>(&Err(UpstreamError::Status(answer.status.as_u16())));
+        }
+        answer => admitted.report(answer),
+    }
     if let Err(UpstreamError::RateLimited { retry_after: Some(pause) }) = &answer {
         place.site.pause(&login, *pause);
     }
     answer
+}
+
+/// Makes the target of a redirect that stays below the base relative, so that it leads whoever came here
+/// by another name back by that name.
+fn stay(mut answer: Answer, place: &Place) -> Answer {
+    let relative =
+        answer.header("location").filter(|_| answer.status.is_redirection()).and_then(|location| {
+            let target = place.url.join(location).ok()?;
+            above(place.base.as_ref()?, &target)?;
+            let relative = place.url.make_relative(&target).filter(|relative| !relative.is_empty())?;
+            HeaderValue::try_from(relative).ok()
+        });
+    if let Some(relative) = relative {
+        answer.headers.insert(header::LOCATION, relative);
+    }
+    answer
+}
+
+/// Whether upstream is in trouble, by what it said or because it said nothing.
+fn is_trouble(outcome: &Result<Answer, UpstreamError>) -> bool {
+    outcome.as_ref().map_or_else(UpstreamError::is_trouble, Answer::is_trouble)
 }
 
 /// One conversation: the request, and the answers to what a denial demands.
@@ -277,8 +330,11 @@ impl Talk<'_> {
         self.live.tokens.get(demand, Instant::now(), fetch).await
     }
 
-    fn call(&self, private: HeaderMap) -> Call {
+    fn call(&self, own: HeaderMap) -> Call {
         let ask = self.ask;
+        // What is our own wins over what the client sent along.
+        let mut private = ask.headers.clone();
+        private.extend(own);
         let mut headers = HeaderMap::new();
         if let Some(accept) = ask.accept {
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
@@ -299,8 +355,13 @@ impl Talk<'_> {
         let passed = ask.via.as_deref().filter(|via| !via.is_empty() && via.len() <= MAX_VIA);
         let own = self.live.net.via.to_str().unwrap_or_default();
         put(header::VIA, passed.map(|passed| format!("{passed}, {own}")).as_deref());
-        let method = if ask.head { Method::HEAD } else { Method::GET };
-        Call { method, url: self.place.url.clone(), headers, private, form: None }
+        let (method, body) = match &ask.act {
+            Some(act) => (act.method.clone(), Some(act.body.clone())),
+            None => (if ask.head { Method::HEAD } else { Method::GET }, None),
+        };
+        // What changes something is not repeated elsewhere on upstream's word.
+        let keep_redirects = ask.keep_redirects || body.is_some();
+        Call { method, url: self.place.url.clone(), headers, private, form: None, body, keep_redirects }
     }
 }
 
@@ -336,6 +397,21 @@ mod tests {
         }
         let root: Url = "https://host".parse().expect("a URL");
         assert_eq!(below(&root, "//evil.example/x").expect("a path").host_str(), Some("host"));
+    }
+
+    #[test]
+    fn a_reference_is_followed_back_to_a_path_below_the_base() {
+        let base: Url = "https://mirror.example/hub".parse().expect("a URL");
+        let to =
+            |reference| above(&base, &below(&base, "/a/b").expect("below").join(reference).expect("joins"));
+        assert_eq!(to("c?x=1#f").as_deref(), Some("/a/c?x=1"));
+        assert_eq!(to("/hub/c").as_deref(), Some("/c"));
+        assert_eq!(to("https://mirror.example/hub/").as_deref(), Some("/"));
+        for elsewhere in
+            ["/other", "/hubbub", "//evil.example/hub/c", "http://mirror.example/hub/c", "../../x"]
+        {
+            assert_eq!(to(elsewhere), None, "{elsewhere}");
+        }
     }
 
     #[test]

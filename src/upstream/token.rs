@@ -93,13 +93,23 @@ fn call(demand: &Demand, login: &Login) -> Result<Call, UpstreamError> {
             headers: HeaderMap::new(),
             private: HeaderMap::new(),
             form,
+            body: None,
+            keep_redirects: false,
         });
     }
     if !parameters.is_empty() {
         url.query_pairs_mut().extend_pairs(parameters);
     }
     let private = login.basic()?.unwrap_or_default();
-    Ok(Call { method: Method::GET, url, headers: HeaderMap::new(), private, form: None })
+    Ok(Call {
+        method: Method::GET,
+        url,
+        headers: HeaderMap::new(),
+        private,
+        form: None,
+        body: None,
+        keep_redirects: false,
+    })
 }
 
 fn judge(

@@ -53,6 +53,7 @@ fn reference(target: u32) -> Ref {
         last_modified: None,
         links: None,
         headers: [].into(),
+        http: None,
         unknown: serde_json::Map::new(),
     }
 }

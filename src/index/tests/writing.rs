@@ -27,7 +27,7 @@ fn a_ref_is_looked_up_as_it_was_recorded() {
         r#"{{"kind":"container.tag","targetDigest":"{}","mediaType":"text/plän","size":7432,
         "upstream":"registry-1.docker.io","fetchedAt":"2025-11-09T12:34:56.123456789Z","ttlSeconds":604800,
         "etag":"\"x\"","lastModified":"Sun, 09 Nov 2025 12:34:56 GMT","headers":{{"docker-x":"1","ä":"☃"}},
-        "links":["{}"],"flavour":{{"x":[1,2.5,null]}}}}"#,
+        "http":{{"status":404,"ageSeconds":7,"variant":"v"}},"links":["{}"],"flavour":{{"x":[1,2.5,null]}}}}"#,
         digest(1),
         digest(2),
     );

@@ -45,7 +45,7 @@ fn wording(request: Option<&Request>, refusal: &Refusal) -> (&'static str, Strin
                 Part::Path | Part::Name => "NAME_INVALID",
                 Part::Reference => "MANIFEST_UNKNOWN",
                 Part::Digest => "DIGEST_INVALID",
-                Part::Query => "UNSUPPORTED",
+                Part::Query | Part::Body => "UNSUPPORTED",
             };
             return (code, refusal.to_string());
         }

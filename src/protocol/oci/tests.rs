@@ -18,12 +18,12 @@ fn sha512() -> String {
 
 fn proxy(name: &str, namespaces: &[&str], default: bool) -> ProxyFacts {
     ProxyFacts {
-        id: ProxyId { artifact_type: ArtifactType::Container, name: name.parse().expect("valid") },
         namespaces: namespaces.iter().map(|&namespace| namespace.to_owned()).collect(),
         default,
-        ttl: None,
-        upstream: None,
-        unsigned: false,
+        ..ProxyFacts::new(ProxyId {
+            artifact_type: ArtifactType::Container,
+            name: name.parse().expect("valid"),
+        })
     }
 }
 
@@ -104,6 +104,7 @@ fn reference(headers: &[(&str, &str)]) -> Ref {
         last_modified: None,
         links: None,
         headers: headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        http: None,
         unknown: serde_json::Map::new(),
     }
 }

@@ -25,12 +25,10 @@ const MODULE: &str = "/tf/acme/v1/modules/acme/net/aws";
 
 fn proxy(name: &str, upstream: &str, namespaces: &[&str], default: bool) -> ProxyFacts {
     ProxyFacts {
-        id: ProxyId { artifact_type: ArtifactType::Tf, name: name.parse().expect("valid") },
         namespaces: namespaces.iter().map(|&namespace| namespace.to_owned()).collect(),
         default,
-        ttl: None,
         upstream: Some(upstream.parse().expect("a URL")),
-        unsigned: false,
+        ..ProxyFacts::new(ProxyId { artifact_type: ArtifactType::Tf, name: name.parse().expect("valid") })
     }
 }
 

@@ -1,0 +1,258 @@
+//! Requests that what is cached does not answer: revalidation, fills, and who waits for whose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+
+use super::failure::Failure;
+use super::fill::{Fill, Fills, Settled, Stage};
+use super::find::Held;
+use super::follow::Follower;
+use super::obtain::{self, Job};
+pub(super) use super::variants::Place;
+use super::variants::variant_of;
+use super::{Body, Cache, Call, Decision, Interest, Outcome, Served, ask_for, decide};
+use crate::model::http_cache::{Excuse, may_excuse};
+use crate::model::{Checksum, Delivery, Digest, Freshness, Ref, Resource};
+use crate::protocol::Refusal;
+use crate::store::Blob;
+use crate::upstream::Ask;
+
+/// How long a client with cached content in reach waits for upstream to confirm it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who a fill is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Everybody who asks meanwhile.
+    Any,
+    /// One request: its answer may not be for others, or theirs not for it.
+    None,
+}
+
+impl Cache {
+    /// Upstream is asked whether what is cached still holds, but not for long: if it cannot say, or
+    /// takes its time, what is cached is served. Where HTTP's rules hold, only if they allow it.
+    pub(super) async fn serve_after_revalidation(
+        self: &Arc<Self>,
+        call: Call<'_>,
+        place: Place,
+        held: (Held, Blob),
+        company: Company,
+    ) -> Result<Option<Served>, Failure> {
+        let may = |excuse| self.may_excuse(call.resource, &held.0.reference, excuse);
+        let patience = may(Excuse::Erring).then_some(PATIENCE);
+        let doubt = self.doubts.about(&place.key, self.clock.now()).filter(|_| patience.is_some());
+        let detail = match doubt {
+            Some(detail) => detail,
+            None => match self.serve_through(call, place, Some(held.clone()), patience, company).await {
+                Err(failure) if failure.stale_allowed && may(failure.excuse()) => failure.detail,
+                served => return served,
+            },
+        };
+        self.answer_stale(call, held, detail).await.map(Some)
+    }
+
+    /// Whether what is cached may stand in for upstream's answer.
+    pub(super) fn may_excuse(&self, resource: &Resource, cached: &Ref, excuse: Excuse) -> bool {
+        match resource.freshness {
+            Freshness::Upstream(leave) => {
+                let directives = resource.directives();
+                may_excuse(cached, &directives, excuse, leave.stale_if_error, self.clock.now())
+            }
+            Freshness::Immutable | Freshness::For(_) => true,
+        }
+    }
+
+    pub(super) async fn serve_after_fill(
+        self: &Arc<Self>,
+        call: Call<'_>,
+        place: Place,
+        company: Company,
+    ) -> Result<Option<Served>, Failure> {
+        let Call { resource, want, .. } = call;
+        if self.absent.holds(&resource.key, self.clock.now()) {
+            return Err(Failure::passing(Refusal::NotFound, "not-found"));
+        }
+        if want.interest == Interest::Head
+            && resource.delivery == Delivery::Streamed
+            && !self.fills.is_running(&place.key)
+        {
+            return self.peek(call).await.map(Some);
+        }
+        self.serve_through(call, place, None, None, company).await
+    }
+
+    /// Serves what a fill brings: one that is under way, or a new one. With `patience`, not later than
+    /// when the fill is that old. `None` if what another's fill brought is not for this request as it is, but
+    /// may be of use from the store: then what is cached has to be looked at again.
+    async fn serve_through(
+        self: &Arc<Self>,
+        call: Call<'_>,
+        place: Place,
+        held: Option<(Held, Blob)>,
+        patience: Option<Duration>,
+        company: Company,
+    ) -> Result<Option<Served>, Failure> {
+        let company = if company == Company::Any { self.company(call.resource, &place) } else { company };
+        let (fill, started) = self.join(call, place.clone(), held.clone(), company)?;
+        let early = fill.is_asking();
+        let stage = arrival(fill.clone(), patience).await?;
+        if started || self.is_shared(call.resource, &stage, early) {
+            return self.serve_stage(call, stage, started).await.map(Some);
+        }
+        match &stage {
+            Stage::Flowing(_, flow) if flow.has_arrived() => {
+                // If publishing fails, that is for its own clients to hear.
+                let _ = fill.settled().await;
+                Ok(None)
+            }
+            Stage::Flowing(..) if !is_for(call.resource, &stage) => Ok(None),
+            Stage::Flowing(..) | Stage::Passing(_) => {
+                let (fill, _) = self.join(call, place, held, Company::None)?;
+                let stage = arrival(fill, patience).await?;
+                self.serve_stage(call, stage, true).await.map(Some)
+            }
+            Stage::Settled(_) | Stage::Asking => Ok(None),
+        }
+    }
+
+    /// Who may share the answer to a request: nobody if it says who asks, if nothing of it may be stored, or
+    /// if the last answer was for one client alone.
+    fn company(&self, resource: &Resource, place: &Place) -> Company {
+        let asked = &resource.asked;
+        let alone = asked.headers.contains_key(AUTHORIZATION)
+            || resource.directives().no_store
+            || resource.freshness.is_upstreams() && self.unshared.holds(&place.key, self.clock.now());
+        if alone { Company::None } else { Company::Any }
+    }
+
+    /// Whether what another's fill came to may be used. Where HTTP's rules hold, an answer that was there
+    /// before this request (not `early`) may only if it might be used from the store as well.
+    fn is_shared(&self, resource: &Resource, stage: &Stage, early: bool) -> bool {
+        if matches!(stage, Stage::Passing(_)) || !is_for(resource, stage) {
+            return false;
+        }
+        let Some(reference) = reference_of(stage) else { return true };
+        early
+            || !resource.freshness.is_upstreams()
+            || decide(Some(reference), resource, self.clock.now()) == Decision::Use
+    }
+
+    /// Joins the fill of a resource, or starts it; the second value says which.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        Call { site, protocol, resource, want }: Call<'_>,
+        place: Place,
+        held: Option<(Held, Blob)>,
+        company: Company,
+    ) -> Result<(Fill, bool), Failure> {
+        let (fill, end) = if company == Company::None {
+            let (fill, end) = Fills::alone();
+            (fill, Some(end))
+        } else {
+            let joined = self.fills.join(&place.key);
+            joined.map_err(|refusal| Failure::passing(refusal, "too-many-fills"))?
+        };
+        let started = end.is_some();
+        if let Some(end) = end {
+            let job = Job {
+                cache: Arc::clone(self),
+                site: Arc::clone(site),
+                protocol,
+                resource: resource.clone(),
+                place,
+                withdrawals: self.withdrawals.count(),
+                via: want.via.map(str::to_owned),
+                held,
+            };
+            tokio::spawn(job.run(end));
+        }
+        Ok((fill, started))
+    }
+
+    async fn serve_stage(&self, call: Call<'_>, stage: Stage, started: bool) -> Result<Served, Failure> {
+        let used = call.resource.key.clone();
+        match stage {
+            Stage::Settled(result) => {
+                let Settled { reference, blob, outcome } = Result::clone(&result)?;
+                let outcome =
+                    if started || outcome == Outcome::Revalidated { outcome } else { Outcome::Joined };
+                self.answer(call, reference, used, &blob, outcome).await
+            }
+            Stage::Flowing(reference, flow) => Ok(Served {
+                reference: Ref::clone(&reference),
+                size: flow.size,
+                named: flow.named,
+                outcome: if started { Outcome::Filled } else { Outcome::Joined },
+                detail: None,
+                body: Body::Following(Follower::new(flow)),
+                meters: Arc::clone(&call.site.meters),
+                used,
+            }),
+            Stage::Passing(passing) => Ok(Served {
+                reference: passing.reference.clone(),
+                size: passing.size,
+                named: false,
+                outcome: Outcome::Passed,
+                detail: None,
+                body: Body::Passing(passing.take().ok_or(Failure::passing(Refusal::Internal, "taken"))?),
+                meters: Arc::clone(&call.site.meters),
+                used,
+            }),
+            Stage::Asking => Err(Failure::passing(Refusal::Internal, "unsettled")),
+        }
+    }
+
+    /// The headers of content that is not cached, without fetching it.
+    async fn peek(&self, Call { site, resource, want, .. }: Call<'_>) -> Result<Served, Failure> {
+        let ask = Ask { head: true, ..ask_for(resource, &resource.source, want.via)? };
+        let now = self.clock.now();
+        let answer = match site.upstream.send(&ask).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.note_failure(resource, error.into(), now)),
+        };
+        let digest = resource.expect.as_ref().and_then(Checksum::digest);
+        let size = answer.content_length();
+        let (named, digest) = (digest.is_some(), digest.unwrap_or_else(|| Digest::of(b"")));
+        let reference = obtain::reading(resource, &answer, digest, size.unwrap_or(0), now);
+        Ok(Served {
+            reference,
+            size,
+            named,
+            outcome: if resource.freshness.is_upstreams() { Outcome::Passed } else { Outcome::Filled },
+            detail: None,
+            body: Body::Memory(bytes::Bytes::new()),
+            meters: Arc::clone(&site.meters),
+            used: resource.key.clone(),
+        })
+    }
+}
+
+/// Waits for a fill, with `patience` not longer than until it is that old.
+async fn arrival(fill: Fill, patience: Option<Duration>) -> Result<Stage, Failure> {
+    match patience {
+        Some(patience) => {
+            fill.arrived_within(patience).await.ok_or(Failure::passing(Refusal::Timeout, "slow"))
+        }
+        None => Ok(fill.arrived().await),
+    }
+}
+
+/// What is known of the answer that a fill came to, if it came to one.
+fn reference_of(stage: &Stage) -> Option<&Ref> {
+    match stage {
+        Stage::Flowing(reference, _) => Some(reference),
+        Stage::Settled(settled) => settled.as_ref().as_ref().ok().map(|settled| &settled.reference),
+        Stage::Asking | Stage::Passing(_) => None,
+    }
+}
+
+/// Whether an answer is the one for this request, of several at its address.
+fn is_for(resource: &Resource, stage: &Stage) -> bool {
+    let variant = reference_of(stage).and_then(|reference| {
+        Some((reference.http.as_ref()?.variant.as_ref()?, variant_of(reference, resource)?))
+    });
+    variant.is_none_or(|(variant, (own, _))| *variant == own)
+}
