@@ -1,11 +1,11 @@
 //! What an operator may call a ref: its whole key; an image, provider or module as a client would name it;
-//! or a plain file by `generic/<proxy>/<path>`, as in its URL.
+//! a file of an archive by its path; or a plain file by `generic/<proxy>/<path>`, as in its URL.
 //!
 //! The dialects themselves say where things are kept; this only tries the names that could be meant.
 
 use http::{HeaderMap, Method};
 
-use repoxy::model::{ArtifactType, ProxyTable, RefKey};
+use repoxy::model::{Area, ArtifactType, ProxyFacts, ProxyId, ProxyTable, RefKey, RefPath};
 use repoxy::protocol::generic::Generic;
 use repoxy::protocol::oci::Oci;
 use repoxy::protocol::tf::Tf;
@@ -17,6 +17,7 @@ const LATEST: &str = "latest";
 /// The keys that a name could mean, the likeliest first, each once.
 pub(crate) fn candidates(name: &str, proxies: &ProxyTable) -> Vec<RefKey> {
     let mut keys: Vec<RefKey> = name.parse().ok().into_iter().collect();
+    keys.extend(by_path(name, proxies));
     let (repository, reference) = split(name);
     let mut repositories = vec![repository.to_owned()];
     if let Some((host, rest)) = repository.split_once('/')
@@ -73,6 +74,21 @@ fn plain_file(name: &str, proxies: &ProxyTable) -> Option<RefKey> {
     Generic.key_at(&proxy.id, &format!("/{path}"))
 }
 
+/// The keys of `<proxy>/<path>` or `<type>/<proxy>/<path>` where paths are those of URLs: what it is or
+/// what was found out about it.
+fn by_path(name: &str, proxies: &ProxyTable) -> Vec<RefKey> {
+    let of_paths = proxies.iter().filter(|proxy| proxy.id.artifact_type == ArtifactType::Debian);
+    let of_name = of_paths.flat_map(|ProxyFacts { id, .. }| {
+        let prefixes = [format!("{id}/"), format!("{}/", id.name)];
+        let paths = prefixes.into_iter().filter_map(|prefix| name.strip_prefix(&prefix)?.parse().ok());
+        paths.map(|path| (id.clone(), path)).collect::<Vec<_>>()
+    });
+    let keys = |(proxy, path): (ProxyId, RefPath)| {
+        [Area::Refs, Area::Cache].map(|area| RefKey { proxy: proxy.clone(), area, path: path.clone() })
+    };
+    of_name.flat_map(keys).collect()
+}
+
 /// Repository, and tag or digest.
 fn split(name: &str) -> (&str, &str) {
     if let Some((repository, digest)) = name.split_once('@') {
@@ -87,8 +103,6 @@ fn split(name: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use repoxy::model::{ProxyFacts, ProxyId};
-
     use super::*;
 
     fn table() -> ProxyTable {
@@ -102,6 +116,7 @@ mod tests {
             proxy(ArtifactType::Container, "ghcr", "ghcr.io", false),
             proxy(ArtifactType::Tf, "acme", "registry.acme.example", true),
             proxy(ArtifactType::Generic, "files", "files.example.org", false),
+            proxy(ArtifactType::Debian, "debian", "deb.debian.org", false),
         ])
     }
 
@@ -125,6 +140,17 @@ mod tests {
         let keys = candidates("generic/files/dir/x%2dy?v=1", &table());
         assert_eq!(keys.last().map(ToString::to_string).as_deref(), Some("generic/files/refs/dir/x-y?v=1"));
         assert!(candidates("generic/other/x", &table()).is_empty());
+    }
+
+    #[test]
+    fn a_file_of_an_archive_is_named_by_its_path() {
+        for (name, expected) in [
+            ("debian/pool/h/hello_1.deb", "debian/debian/refs/pool/h/hello_1.deb"),
+            ("debian/debian/dists/stable/InRelease", "debian/debian/cache/dists/stable/InRelease"),
+        ] {
+            let keys = candidates(name, &table());
+            assert!(keys.iter().any(|key| key.to_string() == expected), "{name}: {keys:?}");
+        }
     }
 
     #[test]

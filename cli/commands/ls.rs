@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use repoxy::index::{BlobQuery, BlobRow, Index, ProxyTotals, RefQuery, RefRow};
-use repoxy::model::{Clock as _, Digest, SystemClock, Timestamp};
+use repoxy::model::{Clock as _, Digest, Ref, SystemClock, Timestamp};
 
 use crate::args::{Global, LsBlobsArgs, LsCommand, LsProxiesArgs, LsRefsArgs};
 use crate::exit::{CliError, Exit};
@@ -51,6 +51,8 @@ struct RefLine<'l> {
     ttl_seconds: Option<u64>,
     etag: Option<&'l str>,
     last_modified: Option<&'l str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used: Option<LastUsed>,
 }
@@ -104,6 +106,7 @@ fn print_refs(rows: &[RefRow], uses: bool, now: Timestamp, output: &mut Output) 
                 ttl_seconds: reference.ttl_seconds,
                 etag: reference.etag.as_deref(),
                 last_modified: reference.last_modified.as_deref(),
+                valid_until: reference.valid_until(),
                 last_used: uses.then_some(LastUsed(row.last_used)),
             })
         });
@@ -116,10 +119,21 @@ fn print_refs(rows: &[RefRow], uses: bool, now: Timestamp, output: &mut Output) 
             bytes(row.reference.size),
             moment(Some(row.reference.fetched_at)),
             moment(row.last_used),
-            if row.reference.is_fresh(now) { "fresh" } else { "expired" }.to_owned(),
+            state(&row.reference, now).to_owned(),
         ]);
     }
     output.table(&table)
+}
+
+/// The word for whether a ref may be used without asking, and whether clients still accept its content.
+fn state(reference: &Ref, now: Timestamp) -> &'static str {
+    if reference.valid_until().is_some_and(|until| until < now) {
+        "lapsed"
+    } else if reference.is_fresh(now) {
+        "fresh"
+    } else {
+        "expired"
+    }
 }
 
 /// A blob.

@@ -15,10 +15,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use repoxy::cache::{Cache, Parts};
 use repoxy::config::{self, Config, Proxy, SecretFrom};
-use repoxy::index::{Handle, Notice, Options, Writer};
+use repoxy::index::{Handle, Notice, Options, RefQuery, Writer};
 use repoxy::maintain::results::{self, Task};
 use repoxy::maintain::{self, NoProgress};
-use repoxy::model::{ProxyId, SystemClock};
+use repoxy::model::{Area, ProxyId, SystemClock};
 use repoxy::protocol;
 use repoxy::server::{App, Lifecycle, Server, Settings, TlsFiles, TlsReload, stop_signals};
 use repoxy::store::Store;
@@ -34,6 +34,10 @@ const TICK: Duration = Duration::from_secs(1);
 const MAX_READERS: u32 = 16;
 /// How often last uses are flushed, in ticks.
 const FLUSH_EVERY: u32 = 5;
+/// How often the metrics are told until when cached content says that it is valid, in ticks.
+const TELL_DATES_EVERY: u32 = 10;
+/// The most dates of one proxy that the metrics are told.
+const MAX_DATES: usize = 500;
 /// How long to wait before a rebuild that failed is tried again.
 const REBUILD_AGAIN: Duration = Duration::from_secs(30);
 
@@ -75,7 +79,8 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     let server = Server::bind(server_settings(&config, &instance), app).await?;
     let stops = stop_signals().map_err(CliError::Runtime)?;
     announce(&server, &config);
-    let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics));
+    let dated = dated(&config);
+    let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, dated));
     let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
     lifecycle.set_ready();
     tokio::spawn(prepare(kept.store.clone(), config.proxies.iter().map(|proxy| proxy.id.clone()).collect()));
@@ -95,6 +100,26 @@ async fn prepare(store: Arc<Store>, proxies: Vec<ProxyId>) {
             tracing::warn!(error, %proxy, "the store takes no files for now");
         }
     }
+}
+
+/// How to find, for each proxy, the facts that say until when content is valid.
+fn dated(config: &Config) -> Vec<RefQuery> {
+    metrics::describe_gauge!(
+        "repoxy_valid_until_seconds",
+        "Until when clients accept what is cached, in seconds since 1970, by proxy and path"
+    );
+    let query = |proxy: &Proxy| {
+        let kind = (settings::RULES)(proxy.id.artifact_type)?.dated_kind()?;
+        Some(RefQuery {
+            artifact_type: Some(proxy.id.artifact_type),
+            proxy: Some(proxy.id.name.clone()),
+            area: Some(Area::Meta),
+            kind: Some(kind.to_owned()),
+            limit: MAX_DATES,
+            ..RefQuery::default()
+        })
+    };
+    config.proxies.iter().filter_map(query).collect()
 }
 
 /// Says where clients find the server.
@@ -212,7 +237,7 @@ impl Kept {
 
     /// Once a second: notices what has become of the index, rebuilds it if it has to be, and flushes
     /// last uses.
-    async fn tend(self, cache: Arc<Cache>, metrics: PrometheusHandle) {
+    async fn tend(self, cache: Arc<Cache>, metrics: PrometheusHandle, dated: Vec<RefQuery>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rebuilding = self.rebuild_if_needed();
@@ -229,6 +254,23 @@ impl Kept {
                 cache.flush_uses().await;
                 results::show(&self.store).await;
                 metrics.run_upkeep();
+            }
+            if tick % TELL_DATES_EVERY == 0 {
+                self.tell_dates(&dated);
+            }
+        }
+    }
+
+    /// Tells the metrics until when cached content says that it is valid. Clients refuse what is not, and
+    /// nothing else shows it: the content is served all the same.
+    fn tell_dates(&self, dated: &[RefQuery]) {
+        let Some(index) = self.index.get() else { return };
+        let rows = dated.iter().filter_map(|query| index.query(query).ok()).flat_map(|page| page.rows);
+        for row in rows {
+            if let Some(until) = row.reference.valid_until() {
+                let (proxy, path) = (row.key.proxy.to_string(), row.key.path.to_string());
+                let until = until.as_duration().as_secs_f64();
+                metrics::gauge!("repoxy_valid_until_seconds", "proxy" => proxy, "path" => path).set(until);
             }
         }
     }

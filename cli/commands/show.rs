@@ -124,6 +124,10 @@ fn print(output: &mut Output, shown: &Shown) -> Result<(), CliError> {
         (Some(ttl), false) => format!("{ttl} s, expired"),
     };
     line("time to live", ttl)?;
+    if let Some(until) = file.valid_until() {
+        let lapsed = if until < SystemClock.now() { ", lapsed" } else { "" };
+        line("valid until", format!("{until:.0}{lapsed}"))?;
+    }
     line("last used", shown.last_used.map_or("-".to_owned(), |at| format!("{at:.0}")))?;
     let Some(links) = &file.links else { return line("links", "not noted".to_owned()) };
     let there = shown.link_places.iter().filter(|place| **place == Place::Live).count();

@@ -4,7 +4,7 @@
 //! It is read once, when something in it is first asked for, and kept as a table of hashes: 56 bytes
 //! an item. Nothing here is the truth: what is dropped is read again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,23 +13,28 @@ use tokio::task::spawn_blocking;
 
 use super::Cache;
 use crate::index::RefQuery;
-use crate::model::{Claim, Digest, ProxyId, RefKey, RefPath, Timestamp};
+use crate::model::{CATALOGUE_MAX_LEN, Claim, Digest, ProxyId, RefKey, RefPath, RefRules, Timestamp};
 use crate::protocol::{Lookup, Protocol};
 
 /// The most bytes that tables take together.
 const MAX_TABLE_BYTES: u64 = 128 << 20;
-/// The most catalogues of one kind and proxy that are looked into, the newest first. Further ones
-/// are old versions of these.
+/// The most catalogues of one kind and proxy that are looked into, the newest first.
 const MAX_CATALOGUES: usize = 256;
-/// The largest catalogue that is read, in bytes as upstream sent it.
-const MAX_CATALOGUE: u64 = 256 << 20;
 
 /// The catalogues that are known, and tables of what they name.
 #[derive(Debug)]
 pub(super) struct Catalogues {
-    known: Mutex<HashMap<(ProxyId, &'static str), Vec<Known>>>,
+    known: Mutex<HashMap<(ProxyId, String), Listing>>,
     tables: Bounded<Digest, Arc<Table>>,
     hasher: RandomState,
+}
+
+/// The catalogues of one kind and proxy.
+#[derive(Debug, Default)]
+struct Listing {
+    /// Whether those are in it that were there before anybody looked.
+    is_complete: bool,
+    list: Vec<Known>,
 }
 
 /// A cached catalogue.
@@ -64,26 +69,45 @@ impl Catalogues {
         }
     }
 
-    /// Notes a catalogue that was published or confirmed, if its siblings are known already.
-    pub(super) fn note(&self, key: &RefKey, kind: &str, digest: Digest, fetched_at: Timestamp) {
+    /// Notes a catalogue that was published or confirmed.
+    pub(super) fn note(
+        &self,
+        rules: &dyn RefRules,
+        key: &RefKey,
+        kind: &str,
+        digest: Digest,
+        fetched_at: Timestamp,
+    ) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = known.iter_mut().find(|((proxy, of_kind), _)| *proxy == key.proxy && *of_kind == kind);
-        if let Some((_, list)) = of {
-            list.retain(|other| other.path != key.path);
-            list.push(Known { path: key.path.clone(), digest, fetched_at });
-            shorten(list);
-        }
+        let listing = known.entry((key.proxy.clone(), kind.to_owned())).or_default();
+        listing.list.push(Known { path: key.path.clone(), digest, fetched_at });
+        shorten(rules, &mut listing.list);
+    }
+
+    /// Adds those that were there before; what was noted meanwhile is newer.
+    fn complete(&self, rules: &dyn RefRules, lookup: &Lookup, mut list: Vec<Known>) -> Vec<Known> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let listing = known.entry((lookup.proxy.clone(), lookup.kind.to_owned())).or_default();
+        list.append(&mut listing.list);
+        shorten(rules, &mut list);
+        *listing = Listing { is_complete: true, list: list.clone() };
+        list
     }
 
     fn known(&self, lookup: &Lookup) -> Option<Vec<Known>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(lookup.proxy.clone(), lookup.kind)).cloned()
+        let listing = known.get(&(lookup.proxy.clone(), lookup.kind.to_owned()))?;
+        listing.is_complete.then(|| listing.list.clone())
     }
 }
 
-/// The newest first, and no more than are looked into.
-fn shorten(list: &mut Vec<Known>) {
+/// The newest first, without older versions of themselves, and no more than are looked into.
+fn shorten(rules: &dyn RefRules, list: &mut Vec<Known>) {
+    // Of one moment, the one that came last.
+    list.reverse();
     list.sort_by_key(|known| std::cmp::Reverse(known.fetched_at));
+    let mut seen = HashSet::new();
+    list.retain(|known| seen.insert(rules.catalogue_of(&known.path).to_owned()));
     list.truncate(MAX_CATALOGUES);
 }
 
@@ -92,7 +116,7 @@ impl Cache {
     pub(super) async fn entry(&self, protocol: &'static dyn Protocol, lookup: &Lookup) -> Option<Claim> {
         let known = match self.catalogues.known(lookup) {
             Some(known) => known,
-            None => self.find_catalogues(lookup).await,
+            None => self.find_catalogues(protocol, lookup).await,
         };
         let hash = self.catalogues.hasher.hash_one(&lookup.item);
         for catalogue in known {
@@ -105,15 +129,12 @@ impl Cache {
     }
 
     /// Lists a proxy's catalogues once: by the index, or by the files if it is not complete.
-    async fn find_catalogues(&self, lookup: &Lookup) -> Vec<Known> {
-        let mut list = match self.catalogues_by_index(lookup) {
+    async fn find_catalogues(&self, rules: &dyn RefRules, lookup: &Lookup) -> Vec<Known> {
+        let list = match self.catalogues_by_index(lookup) {
             Some(list) => list,
             None => self.catalogues_by_files(lookup).await,
         };
-        shorten(&mut list);
-        let mut known = self.catalogues.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert((lookup.proxy.clone(), lookup.kind), list.clone());
-        list
+        self.catalogues.complete(rules, lookup, list)
     }
 
     fn catalogues_by_index(&self, lookup: &Lookup) -> Option<Vec<Known>> {
@@ -166,7 +187,7 @@ impl Cache {
         }
         let artifact_type = lookup.proxy.artifact_type;
         let blob = self.store.open_blob(artifact_type, &catalogue.digest, None).ok().flatten()?;
-        if blob.size() > MAX_CATALOGUE {
+        if blob.size() > CATALOGUE_MAX_LEN {
             return None;
         }
         let (path, tables) = (catalogue.path.clone(), self.catalogues.tables.clone());

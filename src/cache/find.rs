@@ -76,6 +76,14 @@ impl Cache {
         self.granted_by_files(protocol, resource).await
     }
 
+    /// Whether what upstream has in place of a resource is cached.
+    pub(super) async fn has_alternative(&self, resource: &Resource) -> bool {
+        match &resource.alternative {
+            Some(key) => self.read_ref(key).await.is_some(),
+            None => false,
+        }
+    }
+
     /// The same from the files, for as long as the index does not know all refs.
     async fn granted_by_files(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
         let digest = linked_digest(resource)?;

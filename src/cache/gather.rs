@@ -3,6 +3,7 @@
 //! Documents come as any content does, from the cache or through it, with every virtue of a fill.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 
@@ -12,6 +13,17 @@ use super::through::{Company, Place};
 use super::{Cache, Call, Interest, Site, Want};
 use crate::model::Resource;
 use crate::protocol::{Fetch, Gathered, Gotten, Need, Protocol, Refusal};
+
+/// Which version of a document will do.
+#[derive(Debug)]
+enum Sought {
+    /// The one that any client would get.
+    Any,
+    /// What is cached, whatever its age; else this is said.
+    Held(Refusal),
+    /// What is cached, if upstream confirmed it no longer ago than this; else any.
+    Recent(Duration),
+}
 
 impl Cache {
     /// Adds what is needed to what was gathered. What cannot be had is added as its refusal.
@@ -25,14 +37,24 @@ impl Cache {
         let (mut documents, mut lookups) = (Vec::new(), Vec::new());
         for need in needs {
             match need {
-                Need::Document(resource) => documents.push((*resource, None)),
-                Need::Held(resource, otherwise) => documents.push((*resource, Some(otherwise))),
+                Need::Document(resource) => documents.push((*resource, Sought::Any)),
+                Need::Held(resource, otherwise) => documents.push((*resource, Sought::Held(otherwise))),
+                Need::Recent(resource, within) => documents.push((*resource, Sought::Recent(within))),
                 Need::Entry(lookup) => lookups.push(lookup),
             }
         }
-        let documents = documents.into_iter().map(|(resource, held)| async {
+        let documents = documents.into_iter().map(|(resource, sought)| async move {
             let key = resource.key.clone();
-            (key, self.document(protocol, Fetch { resource, rewrite: false }, held, via).await)
+            let (recent, otherwise) = match sought {
+                Sought::Any => (None, None),
+                Sought::Held(otherwise) => (None, Some(otherwise)),
+                Sought::Recent(within) => (self.held_document(protocol, &resource, within).await, None),
+            };
+            let found = match recent {
+                Some(recent) => Ok(recent),
+                None => self.document(protocol, Fetch { resource, rewrite: false }, otherwise, via).await,
+            };
+            (key, found)
         });
         for (key, found) in join_all(documents).await {
             gathered.add_document(key, found);
@@ -41,6 +63,23 @@ impl Cache {
             let claim = self.entry(protocol, &lookup).await;
             gathered.add_entry(lookup, claim);
         }
+    }
+
+    /// A document as it is cached, if upstream confirmed it no longer than `within` ago.
+    async fn held_document(
+        self: &Arc<Self>,
+        protocol: &'static dyn Protocol,
+        resource: &Resource,
+        within: Duration,
+    ) -> Option<Gotten> {
+        let held = self.find(protocol, resource).await?;
+        let now = self.clock.now();
+        if held.reference.fetched_at > now || held.reference.age(now) > within {
+            return None;
+        }
+        let (held, blob) = self.open(resource, held).await?;
+        let body = super::read_whole(&blob).await.ok()?;
+        Some(Gotten { reference: held.reference, body })
     }
 
     /// A document as a whole; from the cache alone if there is a refusal to give otherwise.

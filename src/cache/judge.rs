@@ -33,14 +33,19 @@ impl Job {
             None => None,
         };
         let refused = |refusal: Refusal| Failure::passing(refusal, "untrusted");
-        let mut companions =
+        let companions =
             self.protocol.companions(&self.resource, old.as_deref(), document).map_err(refused)?;
-        if companions.len() > MAX_COMPANIONS {
+        let mut wanted = Vec::new();
+        for companion in companions {
+            if self.is_wanted(&companion).await {
+                wanted.push(companion);
+            }
+        }
+        if wanted.len() > MAX_COMPANIONS {
             return Err(refused(Refusal::BadUpstream("it belongs together with too much else")));
         }
-        companions.retain(|companion| self.is_wanted(companion));
         let (checked, unchecked): (Vec<_>, Vec<_>) =
-            companions.into_iter().partition(|companion| companion.resource.expect.is_some());
+            wanted.into_iter().partition(|companion| companion.resource.expect.is_some());
 
         let mut gathered = Gathered::default();
         let mut judged = Judged::default();
@@ -67,14 +72,22 @@ impl Job {
         Ok(judged)
     }
 
-    /// Whether a companion is to be fetched: what nobody has used is not.
-    fn is_wanted(&self, companion: &Companion) -> bool {
+    /// Whether a companion is to be fetched: what nobody has used, and nobody is just
+    /// fetching, is not.
+    async fn is_wanted(&self, companion: &Companion) -> bool {
         let Some(key) = &companion.only_if else { return true };
-        match self.cache.index.get() {
-            Some(index) => !matches!(index.lookup(key), Ok(None)) || !index.is_complete(),
-            // Without an index rather too much than too little.
-            None => true,
+        if self.cache.fills.is_running(key) {
+            return true;
         }
+        if let Some(index) = self.cache.index.get() {
+            match index.lookup(key) {
+                Ok(Some(_)) => return true,
+                Ok(None) if index.is_complete() => return false,
+                Ok(None) | Err(_) => {}
+            }
+        }
+        // A file that cannot be read says nothing; what is fetched in vain costs less than what is missing.
+        !matches!(self.cache.store.read_ref(key).await, Ok(None))
     }
 
     /// Fetches content whole, without publishing it.

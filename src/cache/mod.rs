@@ -205,12 +205,14 @@ impl Cache {
         let resource = &fetch.resource;
         let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
         let mut served = self.serve(Call { site, protocol, resource, want }).await;
-        // The date is of one reading, and whoever else grants the content does not know it: what a
-        // digest names has the same headers whoever asked before.
-        if let Ok(served) = &mut served
-            && resource.linked
-        {
-            served.reference.last_modified = None;
+        match &mut served {
+            // The date is of one reading, and whoever else grants the content does not know it: what a
+            // digest names has the same headers whoever asked before.
+            Ok(served) if resource.linked => served.reference.last_modified = None,
+            Err(failure) if failure.stale_allowed && self.has_alternative(resource).await => {
+                failure.refusal = Refusal::NotFound;
+            }
+            _ => {}
         }
         match &served {
             Ok(served) => {
@@ -469,10 +471,14 @@ fn ask_for(resource: &Resource, source: &Source, via: Option<&str>) -> Result<As
         no_content: resource.headers_only,
         token_scope: resource.token_scope.clone(),
         headers: resource.asked.headers.clone(),
-        take: match (resource.freshness.is_upstreams(), resource.transparent) {
-            (true, _) => Take::Any,
-            (false, true) => Take::AnyCoding,
-            (false, false) => Take::Content,
+        // Some servers label compressed files as if they had compressed them on the way. Where a checksum
+        // tells whether these are the bytes, the label does not matter.
+        take: if resource.freshness.is_upstreams() {
+            Take::Any
+        } else if resource.transparent || resource.expect.is_some() {
+            Take::AnyCoding
+        } else {
+            Take::Content
         },
         keep_redirects: resource.keep_redirects,
         patience: matches!(resource.delivery, Delivery::Whole { .. }).then_some(DOCUMENT_PATIENCE),

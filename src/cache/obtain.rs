@@ -185,6 +185,8 @@ impl Job {
         let answer = match self.site.upstream.send(&ask).await {
             Ok(answer) => answer,
             Err(UpstreamError::Status(405 | 501)) => return Ok(None),
+            // It may be at the second place.
+            Err(UpstreamError::NotFound) if self.resource.fallback.is_some() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         if answer.content_length().is_some_and(|length| length != blob.size()) {
@@ -448,7 +450,8 @@ impl Job {
         self.cache.file_grants.forget(&key.proxy, &scope);
         self.cache.writer.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
         if self.protocol.is_catalogue(&reference.kind) {
-            self.cache.catalogues.note(key, &reference.kind, digest, reference.fetched_at);
+            let (rules, fetched_at) = (self.protocol, reference.fetched_at);
+            self.cache.catalogues.note(rules, key, &reference.kind, digest, fetched_at);
         }
         Ok(())
     }

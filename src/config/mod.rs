@@ -7,6 +7,7 @@
 //! The rest of the program never sees TOML, and nothing here knows what is done with the values.
 //! Reads files; writes none. Secrets leave only through [`Secret::reveal`].
 
+mod debian;
 mod environment;
 mod error;
 mod generic;
@@ -17,6 +18,7 @@ mod show;
 mod tests;
 mod values;
 
+pub use debian::Keyring;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use proxies::{Credentials, Limits, Proxy, SecretFrom};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::debian::{self, Keyring};
 use super::error::{ConfigError, Problem};
 use super::reader::{Reader, Section, Set, Text};
 use super::values::{self, Secret};
@@ -14,7 +15,7 @@ use super::{Origin, generic};
 use crate::model::{ArtifactType, HttpRules, ProxyFacts, ProxyId, ProxyName};
 
 /// The types that this version serves.
-const SUPPORTED: [ArtifactType; 3] = [ArtifactType::Container, ArtifactType::Tf, ArtifactType::Generic];
+const SUPPORTED: [ArtifactType; 4] = ArtifactType::ALL;
 
 /// The public registries that everybody uses, so that nothing has to be configured.
 ///
@@ -73,6 +74,16 @@ type = "tf"
 name = "opentofu"
 upstream = "https://registry.opentofu.org"
 ns = "registry.opentofu.org"
+[[proxy]]
+type = "debian"
+name = "debian"
+upstream = "https://deb.debian.org/debian"
+ns = ["deb.debian.org/debian", "ftp.debian.org/debian"]
+[[proxy]]
+type = "debian"
+name = "debian-security"
+upstream = "https://deb.debian.org/debian-security"
+ns = ["deb.debian.org/debian-security", "security.debian.org/debian-security", "security.debian.org/"]
 "#;
 
 /// One proxy, checked.
@@ -82,7 +93,7 @@ pub struct Proxy {
     pub id: ProxyId,
     /// Where upstream is; tried in order. At least one.
     pub upstreams: Vec<Url>,
-    /// The registry hosts that it stands for.
+    /// The registry hosts, or the archives, that it stands for.
     pub namespaces: Vec<String>,
     /// Whether it takes requests that name no proxy.
     pub default: bool,
@@ -101,6 +112,8 @@ pub struct Proxy {
     pub limits: Limits,
     /// How plain HTTP is cached, for proxies of that type.
     pub http: Option<Arc<HttpRules>>,
+    /// The keys that its documents must be signed with; Debian archives only.
+    pub keyring: Option<Keyring>,
 }
 
 impl Proxy {
@@ -114,6 +127,7 @@ impl Proxy {
             upstream: self.upstreams.first().cloned(),
             unsigned: self.unsigned,
             http: self.http.clone(),
+            keyring: self.keyring.as_ref().map(|keyring| keyring.keys.clone()),
         }
     }
 }
@@ -307,10 +321,17 @@ impl Entry<'_, '_, '_> {
             ArtifactType::Tf => self.one("unsigned", values::boolean)?.unwrap_or(false),
             _ => false,
         };
+        let upstreams = self.many("upstream", values::server_url)?;
+        let is_debian = id.artifact_type == ArtifactType::Debian;
+        let namespaces = if is_debian {
+            debian::complete(self.many("ns", debian::archive)?, upstreams.first())
+        } else {
+            self.many("ns", values::host)?
+        };
         let proxy = Proxy {
             id,
-            upstreams: self.many("upstream", values::server_url)?,
-            namespaces: self.many("ns", values::host)?,
+            upstreams,
+            namespaces,
             default: self.one("default", values::boolean)?.unwrap_or(false),
             ttl: self.one("ttl", values::duration)?,
             unsigned,
@@ -325,6 +346,7 @@ impl Entry<'_, '_, '_> {
                 breaker_after: self.one("breaker_after", values::count)?,
             },
             http: self.http(artifact_type)?,
+            keyring: if is_debian { self.keyring()? } else { None },
         };
         // First, because a missing key may be a misspelt one.
         self.section.finish()?;
@@ -368,6 +390,14 @@ impl Entry<'_, '_, '_> {
             value.iter().map(|path| self.reader.resolve(path, &origin)).collect()
         };
         Ok(files.map(resolve).unwrap_or_default())
+    }
+
+    fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
+        let Some(Set { value, origin }) = self.reader.one(&mut self.section, "keyring", values::text)? else {
+            return Ok(None);
+        };
+        let keyring = debian::keyring(self.reader.resolve(&value, &origin));
+        Ok(Some(keyring.map_err(|problem| problem.at(&origin))?))
     }
 
     fn id(&mut self, name: Option<String>) -> Result<ProxyId, ConfigError> {

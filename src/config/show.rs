@@ -76,6 +76,7 @@ impl Lines<'_, '_, '_> {
         )?;
         self.line("retries", proxy.limits.retries.and_then(|count| i64::try_from(count).ok()))?;
         self.line("breaker_after", proxy.limits.breaker_after.and_then(|count| i64::try_from(count).ok()))?;
+        self.line("keyring", proxy.keyring.as_ref().map(|keyring| path(&keyring.path)))?;
         if let Some(rules) = &proxy.http {
             self.line("honour_client_directives", Some(rules.leave.heed_clients))?;
             self.line("stale_if_error", Some(show_duration(rules.leave.stale_if_error)))?;

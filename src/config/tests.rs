@@ -127,6 +127,8 @@ fn without_a_file_everything_has_a_default() {
             ("gitlab-com", "registry.gitlab.com"),
             ("terraform", "registry.terraform.io"),
             ("opentofu", "registry.opentofu.org"),
+            ("debian", "deb.debian.org/debian"),
+            ("debian-security", "deb.debian.org/debian-security"),
         ]
     );
 }
@@ -321,7 +323,9 @@ fn presets_give_way_to_what_the_operator_defined() {
             "ecr-public",
             "gitlab-com",
             "terraform",
-            "opentofu"
+            "opentofu",
+            "debian",
+            "debian-security"
         ]
     );
     let defaults: Vec<_> =
@@ -397,12 +401,8 @@ fn each_mistake_has_its_place_and_a_hint() {
             "2:8: `Hub` is not a proxy name: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, starting with a letter or digit, not ending in a dot",
         ),
         (
-            "[[proxy]]\ntype = 'debian'\nname = 'd'",
-            "2:8: proxies of type `debian` are not served by this version\nhint: supported is `container`, `tf`, `generic`",
-        ),
-        (
             "[[proxy]]\nname = 'a'\nupstream = 'https://a'\nunsigned = true",
-            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `type`, `name`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`",
+            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `type`, `name`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`, `retries`, `breaker_after`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'ghcr.io'",
@@ -483,6 +483,10 @@ fn each_mistake_has_its_place_and_a_hint() {
         (
             &format!("{files}[[proxy.rules]]\nmatch = ''\n"),
             "6:9: a pattern is 1 to 256 characters with at most 8 `*` or `**` in it\nhint: `*.tar.gz` is for file names, `dists/**` for paths",
+        ),
+        (
+            "[[proxy]]\ntype = 'debian'\nname = 'd'\nupstream = 'http://a'\nkeyring = 'no.gpg'",
+            "5:11: cannot read the keyring `work/no.gpg`: No such file or directory (os error 2)\nhint: export the keys with `gpg --export --output <file> <key>…`",
         ),
         ("a = = 1", "1:5: extra `=`, expected nothing"),
     ] {
@@ -652,4 +656,20 @@ store = false
     for line in ["[[proxy.rules]]", "match = \"dists/**\"", "ttl = \"1h\"", "stale_if_error = \"30d\""] {
         assert!(shown.contains(line), "{line} in\n{shown}");
     }
+}
+
+#[test]
+fn a_debian_archive_has_namespaces_with_paths_and_a_keyring() {
+    let machine = with(
+        "[[proxy]]\ntype = 'debian'\nname = 'mine'\nupstream = 'http://m.example.org/pub/debian'\n\
+         ns = ['d.example.org', 'D.example.org/Other/']\nkeyring = 'keys.gpg'\n",
+    );
+    machine.write("work/keys.gpg", "not looked at yet");
+    let config = machine.load();
+    let facts = config.facts();
+    let facts = facts.iter().next().expect("one proxy");
+    assert_eq!(facts.namespaces, ["d.example.org/pub/debian", "d.example.org/Other"]);
+    assert_eq!(facts.keyring.as_deref(), Some(&b"not looked at yet"[..]));
+    let shown = config.to_string();
+    assert!(shown.contains("keyring = ") && !shown.contains("not looked at"), "{shown}");
 }

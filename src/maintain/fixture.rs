@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{NoProgress, Upkeep, fsck, gc};
 use crate::index::Index;
 use crate::model::{
-    ArtifactType, Clock, Digest, ManualClock, Ref, RefKey, RefPath, RefRules, SystemClock, Timestamp,
+    ArtifactType, Claim, Clock, Digest, ManualClock, Ref, RefKey, RefPath, RefRules, SystemClock, Timestamp,
 };
 use crate::store::Store;
 
@@ -40,6 +40,31 @@ impl RefRules for Lists {
 
     fn is_document(&self, kind: &str) -> bool {
         kind == "list"
+    }
+
+    fn catalogue_kinds(&self) -> &'static [&'static str] {
+        &["catalogue"]
+    }
+
+    /// What stands before the last dot: `index.1`, `index.2`.
+    fn catalogue_of<'p>(&self, path: &'p RefPath) -> &'p str {
+        path.as_str().rsplit_once('.').map_or(path.as_str(), |(name, _)| name)
+    }
+
+    fn catalogued_by(&self, kind: &str) -> Option<&'static str> {
+        (kind == "item").then_some("catalogue")
+    }
+
+    /// Lines of a path and a digest.
+    fn catalogue(&self, _: &RefPath, document: &[u8], visit: &mut dyn FnMut(&str, Claim)) -> bool {
+        let mut lines = str::from_utf8(document).unwrap_or_default().lines();
+        lines.all(|line| match line.split_once(' ').map(|(path, digest)| (path, digest.parse())) {
+            Some((path, Ok(digest))) => {
+                visit(path, Claim { digest, size: None });
+                true
+            }
+            _ => false,
+        })
     }
 }
 

@@ -20,4 +20,4 @@ pub use key::{Area, PathError, RefKey, RefPath};
 pub use name::{ArtifactType, NameError, ProxyFacts, ProxyId, ProxyName, ProxyTable};
 pub use reference::{Http, Ref, RefError};
 pub use resource::{Asked, Delivery, Freshness, Leave, MediaType, Resource, Source};
-pub use rules::{Claim, Descriptor, RefRules};
+pub use rules::{CATALOGUE_MAX_LEN, Claim, Descriptor, RefRules};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use url::Url;
 
 use super::HttpRules;
@@ -139,6 +140,9 @@ pub struct ProxyFacts {
     pub unsigned: bool,
     /// How plain HTTP is cached, where that is what the proxy is for.
     pub http: Option<Arc<HttpRules>>,
+    /// The `OpenPGP` keys, binary or armored, one of which must have signed what it serves, for types
+    /// that have signatures; nothing is verified if absent.
+    pub keyring: Option<Bytes>,
 }
 
 impl ProxyFacts {
@@ -152,6 +156,7 @@ impl ProxyFacts {
             upstream: None,
             unsigned: false,
             http: None,
+            keyring: None,
         }
     }
 }

@@ -75,6 +75,9 @@ impl Ref {
     /// The largest ref file that is read, in bytes.
     pub const MAX_LEN: u64 = 4 << 20;
 
+    /// The name of the fact that says until when the content is valid, an RFC 3339 moment.
+    pub const VALID_UNTIL: &'static str = "validUntil";
+
     /// A ref with nothing but what every ref has: it holds for ever and links are not known.
     pub fn new(kind: String, target_digest: Digest, size: u64, fetched_at: Timestamp) -> Self {
         Self {
@@ -120,6 +123,12 @@ impl Ref {
         let mut json = serde_json::to_vec(self).unwrap_or_default();
         json.push(b'\n');
         json
+    }
+
+    /// Until when the content says of itself that it is valid, if it does: a fact that a dialect noted.
+    /// It is served all the same; clients decide.
+    pub fn valid_until(&self) -> Option<Timestamp> {
+        self.unknown.get(Self::VALID_UNTIL)?.as_str()?.parse().ok()
     }
 
     /// Time since upstream confirmed this; zero if the clock has gone back.
@@ -263,6 +272,17 @@ mod tests {
         assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference);
         let sparse = tag().replace("\"size\"", "\"http\":{},\"size\"");
         assert_eq!(Ref::parse(sparse.as_bytes()).expect("valid").http, Some(Http::default()));
+    }
+
+    #[test]
+    fn content_may_say_until_when_it_is_valid() {
+        let noted = |value: &str| {
+            let text = tag().replace("\"size\"", &format!("\"validUntil\":{value},\"size\""));
+            Ref::parse(text.as_bytes()).expect("valid").valid_until()
+        };
+        assert_eq!(noted("\"2025-11-30T10:00:00Z\""), "2025-11-30T10:00:00Z".parse().ok());
+        assert_eq!((noted("\"soon\""), noted("5")), (None, None));
+        assert_eq!(Ref::parse(tag().as_bytes()).expect("valid").valid_until(), None);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Resource {
     /// Where else upstream may have it, if it is not there. Only for content with `expect`, which tells
     /// whether it is the same.
     pub fallback: Option<Source>,
+    /// The ref of what upstream has in place of this, if it has not got this. Where that is cached and
+    /// upstream cannot be asked, this is taken to be missing there.
+    pub alternative: Option<RefKey>,
     /// How long an answer holds.
     pub freshness: Freshness,
     /// What its bytes must hash to, if the name or another document says so.
@@ -75,6 +78,7 @@ impl Resource {
             kind,
             source,
             fallback: None,
+            alternative: None,
             freshness,
             expect: None,
             size: None,

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::{Digest, RefPath};
 
+/// The largest catalogue that is read, in bytes as upstream sent it.
+pub const CATALOGUE_MAX_LEN: u64 = 256 << 20;
+
 /// A dialect's rules about its refs. Pure.
 pub trait RefRules: Send + Sync {
     /// The scope of a ref: the leading part of its path within which refs grant each other what they
@@ -21,10 +24,33 @@ pub trait RefRules: Send + Sync {
     /// Whether content of this kind is a document that has to be read for its links.
     fn is_document(&self, kind: &str) -> bool;
 
-    /// Whether content of this kind is a catalogue: an index that names other content of the same
-    /// proxy, and what that must hash to.
-    fn is_catalogue(&self, _kind: &str) -> bool {
-        false
+    /// The kinds of content that are catalogues: indexes that name other content of the same proxy,
+    /// and what that must hash to.
+    fn catalogue_kinds(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether content of this kind is a catalogue.
+    fn is_catalogue(&self, kind: &str) -> bool {
+        self.catalogue_kinds().contains(&kind)
+    }
+
+    /// What stays the same in the path of a catalogue when it is replaced by a new version of itself.
+    /// Of the catalogues that agree in it, only the newest says what there is.
+    fn catalogue_of<'p>(&self, path: &'p RefPath) -> &'p str {
+        path.as_str()
+    }
+
+    /// The kind of the catalogues that name content of this kind, by the path of its ref; `None` if
+    /// none do.
+    fn catalogued_by(&self, _kind: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// The kind of the facts (refs in the `meta` area) that may say until when content is valid
+    /// ([`super::Ref::valid_until`]).
+    fn dated_kind(&self) -> Option<&'static str> {
+        None
     }
 
     /// Visits what a catalogue names, compressed as upstream sent it. False if it is not what its kind and path say; what was

@@ -4,6 +4,8 @@
 //! to. A dialect stays pure all the same: [`super::Protocol::route`] is called with what is known, asks
 //! by [`Unrouted::Needs`] for what is not, and is called again. It keeps nothing in between.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Refusal;
@@ -32,6 +34,9 @@ pub enum Need {
     /// A document from the cache alone, whatever its age, because where upstream has it cannot be learned
     /// now; its source is not looked at. The refusal is what is said if it is not cached.
     Held(Box<Resource>, Refusal),
+    /// The same, but what is cached will do, past its time or not, if upstream confirmed it no longer
+    /// ago than this: the version that clients were given last.
+    Recent(Box<Resource>, Duration),
     /// What a proxy's cached catalogues say of an item.
     Entry(Lookup),
 }
@@ -93,6 +98,23 @@ impl Gathered {
         match self.documents.iter().find(|(key, _)| *key == resource.key) {
             Some((_, found)) => found.as_ref().map_err(|refusal| Unrouted::Refused(refusal.clone())),
             None => Err(Unrouted::Needs(vec![Need::Held(Box::new(resource), otherwise)])),
+        }
+    }
+
+    /// A document in the version that clients were given last, if upstream confirmed that no longer ago
+    /// than `within`; otherwise as [`Self::attempt`]. For what must agree with it: a newer version would
+    /// be one that the client has not seen.
+    ///
+    /// # Errors
+    /// [`Unrouted::Needs`] if it was not asked for yet.
+    pub fn recent(
+        &self,
+        resource: Resource,
+        within: Duration,
+    ) -> Result<Result<&Gotten, &Refusal>, Unrouted> {
+        match self.documents.iter().find(|(key, _)| *key == resource.key) {
+            Some((_, found)) => Ok(found.as_ref()),
+            None => Err(Unrouted::Needs(vec![Need::Recent(Box::new(resource), within)])),
         }
     }
 

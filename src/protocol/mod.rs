@@ -10,9 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefKey, RefRules, Resource};
 
+pub mod debian;
 mod gather;
 pub mod generic;
 pub mod oci;
+pub mod openpgp;
 mod refusal;
 pub mod tf;
 
@@ -20,7 +22,7 @@ pub use gather::{Companion, Gathered, Gotten, Lookup, Need, Unrouted};
 pub use refusal::{Part, Refusal};
 
 /// Every dialect there is.
-pub static ALL: &[&dyn Protocol] = &[&oci::Oci, &tf::Tf, &generic::Generic];
+pub static ALL: &[&dyn Protocol] = &[&oci::Oci, &tf::Tf, &debian::Debian, &generic::Generic];
 
 /// The part of a request that decides what is wanted.
 #[derive(Debug, Clone, Copy)]

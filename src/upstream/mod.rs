@@ -126,7 +126,7 @@ pub enum Take {
     /// Content that was asked for: 200, the rest of it, or its confirmation; not encoded.
     #[default]
     Content,
-    /// The same in any content coding.
+    /// The same in any content coding, which is not undone.
     AnyCoding,
     /// Whatever HTTP allows as the end of an exchange, but for 429. Errors that may pass (500, 502, 503,
     /// 504) are tried again like all others, and given back if they have not passed.

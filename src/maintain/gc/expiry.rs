@@ -1,4 +1,5 @@
-//! Which refs expire: those not used for long, and the least recently used beyond a limit of bytes.
+//! Which refs expire: those not used for long, and beyond a limit of bytes those of content that no
+//! current catalogue names any more, then the least recently used.
 //!
 //! A TTL that has ended is no reason: the ref is asked about again when it is used, and it is what
 //! is served while upstream is away.
@@ -6,11 +7,12 @@
 use std::time::Duration;
 
 use super::Options;
+use super::named::Named;
 use super::plan::is_over;
 use crate::maintain::digests::key_digest;
 use crate::maintain::links::links_of;
 use crate::maintain::{MaintainError, Step, Upkeep};
-use crate::model::{ArtifactType, Digest, ProxyId, RefKey, Timestamp};
+use crate::model::{ArtifactType, Digest, ProxyId, Ref, RefKey, Timestamp};
 use crate::store::RefEntry;
 
 /// A ref that expires.
@@ -44,17 +46,19 @@ impl Reason {
 }
 
 /// The rank of a ref among all by its use, no two alike: refs of the same moment, as after a
-/// restore from a backup, do not all go at once.
+/// restore from a backup, do not all go at once. What is old (`named`) comes before all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Use {
+    is_current: bool,
     at: Timestamp,
     tie: u64,
 }
 
 impl Use {
-    fn of(key: &RefKey, at: Timestamp) -> Self {
+    fn of(upkeep: Upkeep<'_>, named: &Named, key: &RefKey, reference: &Ref, at: Timestamp) -> Self {
         let tie = key_digest(key).as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        Self { at, tie }
+        let rules = (upkeep.rules)(key.proxy.artifact_type);
+        Self { is_current: !named.is_old(rules.map(|rules| rules as _), key, reference), at, tie }
     }
 }
 
@@ -69,9 +73,13 @@ pub(super) async fn choose(
         return Ok(Vec::new());
     }
     at.progress.begin(Step::ChooseExpired, None);
-    let cut = match options.max_bytes {
-        Some(max_bytes) => cut(at, options.unused_for, max_bytes, now).await?,
-        None => None,
+    let (named, cut) = match options.max_bytes {
+        Some(max_bytes) => {
+            let named = Named::read(at).await?;
+            let cut = cut(at, &named, options.unused_for, max_bytes, now).await?;
+            (named, cut)
+        }
+        None => (Named::default(), None),
     };
     let mut chosen = Vec::new();
     for proxy in at.store.proxies().await? {
@@ -80,9 +88,10 @@ pub(super) async fn choose(
             let page = page?;
             at.progress.advance(page.len() as u64);
             chosen.extend(page.iter().filter_map(|entry| {
-                let key = entry.key.as_ref().filter(|_| entry.reference.is_ok())?;
+                let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
                 let last_used = last_used(at, key, entry);
-                let reason = decide(last_used, key, options.unused_for, cut, now)?;
+                let used = Use::of(at, &named, key, reference, last_used);
+                let reason = decide(used, options.unused_for, cut, now)?;
                 Some(Expired { key: key.clone(), reason, last_used })
             }));
         }
@@ -91,16 +100,10 @@ pub(super) async fn choose(
 }
 
 /// Whether a ref expires, and why.
-fn decide(
-    last_used: Timestamp,
-    key: &RefKey,
-    unused_for: Option<Duration>,
-    cut: Option<Use>,
-    now: Timestamp,
-) -> Option<Reason> {
-    if unused_for.is_some_and(|period| is_over(last_used, period, now)) {
+fn decide(used: Use, unused_for: Option<Duration>, cut: Option<Use>, now: Timestamp) -> Option<Reason> {
+    if unused_for.is_some_and(|period| is_over(used.at, period, now)) {
         Some(Reason::Unused)
-    } else if cut.is_some_and(|cut| Use::of(key, last_used) <= cut) {
+    } else if cut.is_some_and(|cut| used <= cut) {
         Some(Reason::OverLimit)
     } else {
         None
@@ -131,6 +134,7 @@ struct Held {
 /// memory by live blobs, not by refs.
 async fn cut(
     at: Upkeep<'_>,
+    named: &Named,
     unused_for: Option<Duration>,
     max_bytes: u64,
     now: Timestamp,
@@ -140,7 +144,7 @@ async fn cut(
         let mut scan = at.store.scan_refs(&proxy);
         while let Some(page) = scan.next_page().await {
             for entry in page? {
-                note_use(at, &proxy, &entry, &mut held, |used| {
+                note_use(at, named, &proxy, &entry, &mut held, |used| {
                     unused_for.is_some_and(|period| is_over(used, period, now))
                 })
                 .await?;
@@ -179,6 +183,7 @@ async fn live_blobs(at: Upkeep<'_>) -> Result<Vec<Held>, MaintainError> {
 /// Notes the use of a ref at all blobs that it needs, unless it expires anyway.
 async fn note_use(
     at: Upkeep<'_>,
+    named: &Named,
     proxy: &ProxyId,
     entry: &RefEntry,
     held: &mut [Held],
@@ -192,7 +197,7 @@ async fn note_use(
     let links = links_of(at.store, at.rules, proxy.artifact_type, reference)
         .await?
         .map_err(|why| MaintainError::UnknownLinks { path: entry.path.clone(), why })?;
-    let used = Use::of(key, used);
+    let used = Use::of(at, named, key, reference, used);
     for digest in links.iter().chain([&reference.target_digest]) {
         let place = held
             .binary_search_by_key(&(proxy.artifact_type, *digest), |blob| (blob.artifact_type, blob.digest));

@@ -17,6 +17,7 @@ mod execute;
 mod expiry;
 mod guard;
 mod mark;
+mod named;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,8 @@ pub struct Options {
     pub grace: Duration,
     /// Refs that were not used for so long expire.
     pub unused_for: Option<Duration>,
-    /// The least recently used refs expire until what the others need is at most so many bytes.
+    /// The least recently used refs expire until what the others need is at most so many bytes; before
+    /// them those of content that no current catalogue of its proxy names any more.
     pub max_bytes: Option<u64>,
     /// Go on where a guard rail would refuse.
     pub force: bool,

@@ -225,6 +225,47 @@ async fn refs_of_the_same_moment_do_not_all_go_for_a_few_bytes() {
     assert_eq!(report.plan.expire.len(), 3);
 }
 
+/// Items `a`, `b`, `c` of ten bytes, used one, two and three days ago, and catalogues that name `versions`
+/// of them, the newest last.
+async fn named(versions: &[&str]) -> Fixture {
+    let fixture = Fixture::memory().await;
+    for (days, name) in (1..).zip(["a", "b", "c"]) {
+        let bytes = format!("{name:0>10}");
+        fixture.blob(KNOWN, &bytes).await;
+        let now = fixture.clock.now();
+        let key = fixture.write(&format!("container/p/refs/{name}"), "item", &bytes, None, now).await;
+        fixture.used_days_ago(&key, days).await;
+    }
+    for (number, names) in (1..).zip(versions) {
+        let line = |name: char| format!("{name} {}\n", Digest::of(format!("{name:0>10}").as_bytes()));
+        let text = names.chars().map(|c| if c == '!' { "damaged".to_owned() } else { line(c) });
+        let text: String = text.collect();
+        fixture.blob(KNOWN, &text).await;
+        let at = fixture.clock.now() + jiff::SignedDuration::from_secs(number);
+        fixture.write(&format!("container/p/cache/index.{number}"), "catalogue", &text, None, at).await;
+    }
+    fixture
+}
+
+#[tokio::test]
+async fn pitfall_11_what_no_current_catalogue_names_goes_first_however_recently_it_was_used() {
+    for (versions, gone) in [
+        (&["abc", "bc"][..], "a"),
+        (&["abc"], "c"),
+        (&["", "abc"], "c"),
+        (&["abc", ""], "c"),
+        // Nobody says anything, or nobody knows what else is said.
+        (&[], "c"),
+        (&["abc", "b!"], "c"),
+    ] {
+        let fixture = named(versions).await;
+        let catalogues: u64 = fixture.gc(&Options { dry_run: true, ..at_once() }).await.plan.bytes - 30;
+        let limit = Options { max_bytes: Some(20 + catalogues), ..at_once() };
+        let report = fixture.gc(&limit).await;
+        assert_eq!(expired(&report), [format!("over-limit container/p/refs/{gone}")], "{versions:?}");
+    }
+}
+
 #[tokio::test]
 async fn more_than_half_of_all_refs_are_refused_and_nothing_is_touched() {
     let fixture = five().await;

@@ -113,7 +113,7 @@ impl World {
                             Need::Document(resource) => (resource.clone(), self.fetch(&resource)),
                             // This engine keeps nothing.
                             Need::Held(resource, otherwise) => (resource, Err(otherwise)),
-                            Need::Entry(_) => panic!("no catalogues here"),
+                            Need::Recent(..) | Need::Entry(_) => panic!("nothing here asks for these"),
                         };
                         gathered.add_document(resource.key, found);
                     }
