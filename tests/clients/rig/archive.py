@@ -148,6 +148,7 @@ class Origin:
         self.lock = threading.Lock()
         self.files: dict[str, tuple[bytes, str]] = {}
         self.requests: list[str] = []
+        self.changes = 0
         self.server: ThreadingHTTPServer | None = None
         self.port = 0
         self.start()
@@ -160,14 +161,15 @@ class Origin:
     def put(self, files: dict[str, bytes], keep: bool = True) -> None:
         """Publishes files all at once; without `keep` nothing else is there any more."""
         with self.lock:
-            if not keep:
-                self.files = {}
-            for path, content in files.items():
-                known = self.files.get(f"/archive/{path}")
-                # A second for each change, so that no two versions have the same date.
-                date = formatdate(FIRST + len(self.requests) + len(self.files), usegmt=True)
-                if known is None or known[0] != content:
-                    self.files[f"/archive/{path}"] = (content, date)
+            # A second for each change, so that no two versions have the same date.
+            self.changes += 1
+            date = formatdate(FIRST + self.changes, usegmt=True)
+            known = self.files
+            published = {f"/archive/{path}": (content, date) for path, content in files.items()}
+            for path, (content, _) in published.items():
+                if path in known and known[path][0] == content:
+                    published[path] = known[path]
+            self.files = {**known, **published} if keep else published
 
     def publish(self, archive: Archive, atomically: bool = True) -> None:
         """Publishes the next generation, as a whole or as mirrors do: first the files, one by one."""
