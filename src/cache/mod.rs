@@ -27,6 +27,7 @@ mod meters;
 mod names;
 mod obtain;
 mod passing;
+mod relay;
 mod through;
 mod transfer;
 mod uses;

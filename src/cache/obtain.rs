@@ -8,8 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, DATE, LAST_MODIFIED};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::sync::watch;
 
 use super::failure::Failure;
@@ -19,12 +18,13 @@ use super::follow::{Flow, Release};
 use super::judge::Judged;
 use super::meters::Outcome;
 use super::passing::Passing;
+use super::relay::date_by;
 use super::through::Place;
 use super::transfer::Transfer;
 use super::{Cache, Site, ask_for};
 use crate::index::Record;
-use crate::model::http_cache::{self, Excuse, Moment, ResponseDirectives, may_store};
-use crate::model::{Checksum, Delivery, Digest, Http, MediaType, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::http_cache::end_to_end;
+use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged};
 use crate::upstream::{Answer, Ask, UpstreamError};
@@ -140,38 +140,6 @@ impl Job {
         settled.map(|settled| Obtained::Settled(Box::new(settled)))
     }
 
-    /// Whether an answer is one to be stored, rather than to be passed on to who asked for it.
-    fn keeps(&self, answer: &Answer) -> bool {
-        let resource = &self.resource;
-        let judged = answer.marks_end() || resource.expect.is_some();
-        if !resource.freshness.is_upstreams() {
-            return judged || !resource.transparent;
-        }
-        let authorized = resource.asked.headers.contains_key(AUTHORIZATION);
-        let directives = resource.directives();
-        let now = self.cache.clock.now();
-        judged && may_store(&directives, authorized, answer.status, &answer.headers, now)
-    }
-
-    /// An answer that is not stored. What it replaces is withdrawn, unless upstream merely errs: then what is
-    /// held may stand in.
-    async fn let_by(&self, answer: Answer) -> Result<Passing, Failure> {
-        let errs = UpstreamError::Status(answer.status.as_u16());
-        if let Some((held, _)) = &self.held {
-            if answer.status.is_server_error() {
-                if self.cache.may_excuse(&self.resource, &held.reference, Excuse::Erring) {
-                    return Err(errs.into());
-                }
-            } else if !self.resource.directives().no_store {
-                self.cache.withdraw(&held.used).await;
-            }
-        }
-        let size = answer.content_length().unwrap_or(0);
-        let now = self.cache.clock.now();
-        let reference = reading(&self.resource, &answer, Digest::of(b""), size, now);
-        Ok(Passing::new(reference, answer))
-    }
-
     /// Content that the store has, but that nothing of this scope vouches for: upstream is asked
     /// whether this name may have it (invariant I6), and its bytes are not fetched again. `None` if
     /// the store has not got it, or upstream cannot say without sending it.
@@ -276,31 +244,6 @@ impl Job {
         }
         self.publish_ref(&reference).await?;
         Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
-    }
-
-    /// What a 304 says of the answer that it confirms.
-    fn freshen(&self, reference: &mut Ref, old: &Ref, answer: &Answer) {
-        reference.headers = http_cache::freshen(&old.headers, &answer.headers);
-        // The tag is of the bytes, which are the old ones.
-        reference.etag = old.etag.clone().or_else(|| reference.etag.take());
-        reference.media_type =
-            answer.header("content-type").map(str::to_owned).or_else(|| old.media_type.clone());
-        if !answer.headers.contains_key(DATE) {
-            reference.headers.remove(DATE.as_str());
-        }
-        if self.resource.freshness.is_upstreams() {
-            let mut fields = answer.headers.clone();
-            for (name, value) in &reference.headers {
-                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-                    fields.insert(name, value);
-                }
-            }
-            let modified = reference.last_modified.as_ref();
-            fields.extend(modified.and_then(|date| Some((LAST_MODIFIED, HeaderValue::try_from(date).ok()?))));
-            let status = StatusCode::from_u16(old.status()).unwrap_or_default();
-            date_by(reference, status, &fields, answer);
-            self.mark_variant(reference);
-        }
     }
 
     /// Takes the body, checked; followers are let in at `end` as soon as they may see it.
@@ -521,24 +464,13 @@ pub(super) fn reading(
     reference.headers =
         kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned()))).collect();
     if resource.transparent {
-        reference.headers = http_cache::end_to_end(&answer.headers);
+        reference.headers = end_to_end(&answer.headers);
         reference.media_type = answer.header("content-type").map(str::to_owned);
     }
     if resource.freshness.is_upstreams() {
         date_by(&mut reference, answer.status, &answer.headers, answer);
     }
     reference
-}
-
-/// Notes how old an answer was and how long it holds, by its own fields.
-fn date_by(reference: &mut Ref, status: StatusCode, fields: &HeaderMap, answer: &Answer) {
-    let received = reference.fetched_at;
-    let asked = received.saturating_sub(answer.waited).unwrap_or(received);
-    let age_seconds = http_cache::initial_age(&answer.headers, Moment { asked, received });
-    let lifetime = http_cache::lifetime(status, fields, received);
-    let ask_first = ResponseDirectives::of(fields).no_cache;
-    reference.ttl_seconds = Some(if ask_first { 0 } else { lifetime.saturating_sub(age_seconds) });
-    reference.http = Some(Http { status: status.as_u16(), age_seconds, ..Http::default() });
 }
 
 /// The digest that an answer states for its content.

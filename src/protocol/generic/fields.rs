@@ -10,6 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::model::http_cache::is_hop_by_hop;
 use crate::model::{HttpRules, Ref, Resource};
 
+/// Fields by which proxies tell a server of whom and what they ask for. Many a server believes them of
+/// anybody, and what it then answers must not become everybody's.
+const OF_PROXIES: [&str; 5] =
+    ["x-host", "x-http-method-override", "x-original-url", "x-real-ip", "x-rewrite-url"];
+
 /// What goes along: what is not of the connection, of this cache's own making (validators, ranges, codings:
 /// it always asks for the whole, as it is), or the client's own business (cookies, who and where it is).
 pub(super) fn along(headers: &HeaderMap, rules: &HttpRules) -> HeaderMap {
@@ -29,7 +34,7 @@ pub(super) fn along(headers: &HeaderMap, rules: &HttpRules) -> HeaderMap {
         _ => {
             let name = name.as_str();
             !name.starts_with("x-forwarded-")
-                && name != "x-real-ip"
+                && !OF_PROXIES.contains(&name)
                 && !named.iter().any(|named| named == name)
         }
     };

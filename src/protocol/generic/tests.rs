@@ -98,7 +98,8 @@ fn what_some_would_read_in_another_way_is_refused() {
 
 #[test]
 fn without_a_rule_upstreams_word_counts_and_the_clients_beside_it() {
-    let fields = [("cache-control", "max-age=7"), ("x-kind", "1"), ("cookie", "a=b")];
+    let fields =
+        [("cache-control", "max-age=7"), ("x-kind", "1"), ("cookie", "a=b"), ("x-original-url", "/")];
     let resource = fetched(&HttpRules::DEFAULT, "/generic/files/a", &fields);
     let leave = Leave { heed_clients: true, stale_if_error: Duration::ZERO };
     assert_eq!(resource.freshness, Freshness::Upstream(leave));
