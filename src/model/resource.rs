@@ -14,6 +14,7 @@ use super::{Checksum, RefKey};
 /// One thing a client may ask for: where it is kept, where it comes from, how long it holds, and
 /// how to know that it arrived whole.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property, and any may stand beside any other")]
 pub struct Resource {
     /// Where its ref is kept. Two requests with the same key are the same thing.
     pub key: RefKey,
