@@ -99,6 +99,28 @@ async fn e2_what_is_used_again_while_gc_reaps_it_is_kept() {
     dawdling("unlinkat", true).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn e2_what_is_reaped_before_its_ref_is_written_is_not_acknowledged() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 0, 0);
+    let mut repoxy = Repoxy::stopped(&proxy(&origin, "ttl = \"1h\""));
+    // Refs are renamed over what is there, and late.
+    let late = ["-e", "trace=renameat", "-e", "inject=renameat:delay_enter=2000000", "-o", "/dev/null"];
+    repoxy.run_under(&[&["strace", "-D", "-f", "-qq"][..], &late].concat());
+    repoxy.start();
+    let (url, client) = (format!("{}{}", repoxy.url(), image.path), repoxy.client().clone());
+    let asked = tokio::spawn(async move { client.get(url).send().await.expect("an answer").bytes().await });
+    repoxy.stored(1).await;
+    // Two runs in between, where the machine is quick enough: nothing names the blob yet.
+    for _ in 0..2 {
+        assert!(repoxy.run(&GC).status.success());
+    }
+    assert_eq!(asked.await.expect("no panic").expect("whole"), image.bytes);
+    origin.stop().await;
+    assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+    repoxy.assert_sound().await;
+}
+
 /// Runs gc again and again beside something else that goes on; nothing of an image may be lost.
 async fn beside(runs: usize, mut act: impl FnMut(&Path, usize) + Send + 'static) {
     let origin = Origin::start().await;

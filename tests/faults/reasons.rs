@@ -38,6 +38,29 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
 
 /// What the tests of a row leave open.
 pub(super) const NOTES: &[(&str, &str)] = &[
+    (
+        "D1",
+        "hits, errors and clean-up are as they must be; what cannot be stored is not passed through yet: the client gets an error or a cut",
+    ),
+    ("D2", "as D1"),
+    ("D7", "mounted read-only before the start, which is the harder case; misses as D1"),
+    (
+        "D8",
+        "by failing the reads of one file; the answer is cut, but the blob stays in its place until fsck sets it aside",
+    ),
+    (
+        "D9",
+        "fsck finds and mends it; a server serves what is on disk without reading it first, also after an unclean start",
+    ),
+    (
+        "D10",
+        "the size of a blob that is only linked is known to no index and no ref: half of one is served as if it were whole",
+    ),
+    (
+        "D6",
+        "of a blob its client has all bytes; a document that cannot be published is not passed through yet",
+    ),
+    ("D15", "a directory with nothing in it is no finding, and no blob can take its place"),
     ("A2", "a trickle of any rate counts as progress: it is asked for again each minute without end"),
     ("A6", "the partial file is dropped, not kept for a later request"),
     (
@@ -61,8 +84,6 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("C4", "the configured ttl decides how long a list is shared, not upstream's `Cache-Control`"),
     ("D4", "by failing every rename that replaces a file"),
     ("D5", "the bytes of a blob; a document is D6's second test"),
-    ("D7", "mounted read-only before the start, which is the harder case"),
-    ("D8", "by failing the reads of one file"),
     ("D12", "pages in a pattern, not at random"),
     ("D13", "for as long as sixty pulls take, not a minute"),
     (
