@@ -1,5 +1,5 @@
 //! Pulls through the real binary from a scripted origin: what clients get, and what upstream is
-//! asked for it.
+//! asked for it. What happens when something goes wrong is in `tests/faults/`.
 
 pub mod support;
 
@@ -98,79 +98,6 @@ async fn twenty_lookups_of_a_missing_name_are_one_request() {
         assert_eq!((got.status, got.error_code().as_str()), (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"));
     }
     assert_eq!(origin.count("*", "*") + origin.count("GET", "/v2/library/app/manifests/2.0"), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_blob_is_served_only_to_a_repository_that_upstream_lets_have_it() {
-    let origin = Origin::start().await;
-    let secret = origin.blob("private/app", 300_000);
-    let elsewhere = format!("/v2/public/app/blobs/{}", secret.digest);
-    let repoxy = Repoxy::before(&origin);
-    assert_eq!(repoxy.get(&secret.path).await.bytes(), &secret.bytes);
-    for method in [Method::GET, Method::HEAD] {
-        let got = repoxy.request(method, &elsewhere, &[("range", "bytes=0-9")]).await;
-        assert_eq!(got.status, StatusCode::NOT_FOUND);
-    }
-    // Once upstream has it there too, one HEAD is enough: its bytes are not fetched again.
-    let shared = origin.blob_of("public/other", secret.bytes.clone());
-    assert_eq!(repoxy.get(&shared.path).await.bytes(), &secret.bytes);
-    assert_eq!((origin.count("HEAD", &shared.path), origin.count("GET", &shared.path)), (1, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn losing_the_index_costs_no_request() {
-    let origin = Origin::start().await;
-    let image = origin.image("library/app", "1.0", 2, 100_000);
-    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
-    let paths: Vec<_> =
-        [&image.path].into_iter().chain(image.blobs.iter().map(|blob| &blob.path)).cloned().collect();
-    for path in &paths {
-        assert_eq!(repoxy.get(path).await.status, StatusCode::OK);
-    }
-    origin.stop().await;
-    let index = repoxy.root().join("index");
-    let rounds: [fn(&std::path::Path); 3] = [
-        |index| std::fs::remove_dir_all(index).expect("removable"),
-        |index| std::fs::write(index.join("index.db"), b"not a database at all").expect("writable"),
-        |_| {},
-    ];
-    for (round, damage) in rounds.into_iter().enumerate() {
-        if index.exists() {
-            damage(&index);
-        }
-        for path in &paths {
-            assert_eq!(repoxy.get(path).await.status, StatusCode::OK, "{path} in round {round}");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_9_in_the_middle_of_twenty_pulls_leaves_a_clean_store() {
-    let origin = Origin::start().await;
-    let blobs: Vec<_> = (0..20).map(|_| origin.blob("library/app", 2 << 20)).collect();
-    let gate = Gate::closed();
-    origin.on("/v2/library/app/blobs/*").hold_after(1 << 20, &gate).always();
-    let mut repoxy = Repoxy::before(&origin);
-    let client = repoxy.client().clone();
-    let pulls: Vec<_> = blobs
-        .iter()
-        .map(|blob| {
-            let request = client.get(format!("{}{}", repoxy.url(), blob.path)).send();
-            tokio::spawn(async move { request.await.ok()?.bytes().await.ok() })
-        })
-        .collect();
-    origin.seen_at_least("GET", "/v2/library/app/blobs/*", 20).await;
-    repoxy.kill();
-    gate.open();
-    for (pull, blob) in pulls.into_iter().zip(&blobs) {
-        assert!(pull.await.expect("no panic").is_none_or(|bytes| bytes == blob.bytes));
-    }
-    repoxy.start();
-    let fsck = repoxy.run(&["fsck", "--read-data"]);
-    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stderr));
-    for blob in &blobs {
-        assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
