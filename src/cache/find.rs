@@ -85,7 +85,11 @@ impl Cache {
     }
 
     /// The same from the files, for as long as the index does not know all refs.
-    async fn granted_by_files(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
+    pub(super) async fn granted_by_files(
+        &self,
+        protocol: &'static dyn Protocol,
+        resource: &Resource,
+    ) -> Option<Held> {
         let digest = linked_digest(resource)?;
         let scope = protocol.scope(&resource.key.path).to_owned();
         let of = (resource.key.proxy.clone(), scope);

@@ -346,7 +346,7 @@ impl Job {
         }
         judged.publish_companions().await?;
         let blob = sealed.publish().await?;
-        if !self.cache.vouched_for(self.protocol, &self.resource) {
+        if !self.cache.vouched_for(self.protocol, &self.resource).await {
             self.publish_ref(&reference).await?;
         }
         judged.publish_facts(self, &reference).await?;
@@ -402,16 +402,16 @@ impl Job {
 
 impl Cache {
     /// Whether another ref of the scope links the resource, so that it needs none of its own.
-    fn vouched_for(&self, protocol: &dyn Protocol, resource: &Resource) -> bool {
+    async fn vouched_for(&self, protocol: &'static dyn Protocol, resource: &Resource) -> bool {
         if resource.media_type == MediaType::Upstream || !resource.linked {
             return false;
         }
         let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest) else { return false };
         let scope = protocol.scope(&resource.key.path);
-        self.index
-            .get()
-            .filter(|index| index.is_complete())
-            .is_some_and(|index| matches!(index.grant(&resource.key.proxy, scope, &digest), Ok(Some(_))))
+        match self.index.get().filter(|index| index.is_complete()) {
+            Some(index) => matches!(index.grant(&resource.key.proxy, scope, &digest), Ok(Some(_))),
+            None => self.granted_by_files(protocol, resource).await.is_some(),
+        }
     }
 
     /// Gives content that is served by its digest, on the strength of a name that may move on, a
