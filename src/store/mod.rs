@@ -18,7 +18,6 @@ mod local;
 mod mapped;
 mod memory;
 mod recent;
-mod room;
 mod scan;
 mod staged;
 #[cfg(test)]

@@ -9,11 +9,10 @@
 //! together.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-
-use super::room::Room;
 
 /// The most bytes that are kept of one blob.
 const RECENT_BYTES: usize = 2 << 20;
@@ -24,6 +23,37 @@ const ALL_RECENT_BYTES: usize = 16 << 20;
 
 /// What all blobs share.
 static ALL: Room = Room::new(ALL_RECENT_BYTES);
+
+/// Room for so many bytes, taken before they are kept and given back afterwards.
+#[derive(Debug)]
+struct Room {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Room {
+    /// Room for `most` bytes, all free.
+    const fn new(most: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), most }
+    }
+
+    /// Takes room; false if there is not so much.
+    fn take(&self, bytes: usize) -> bool {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Gives back what was taken.
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What is taken now.
+    #[cfg(test)]
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
 
 /// The newest pieces of one blob.
 #[derive(Debug)]
@@ -190,5 +220,18 @@ mod tests {
         assert_eq!(second.get(0, 9), None, "a gap is not bridged");
         drop((late, second));
         assert_eq!(room.taken(), 0);
+    }
+
+    #[test]
+    fn no_more_is_given_out_than_there_is_and_what_comes_back_is_given_out_again() {
+        let room = Room::new(10);
+        assert!(room.take(6));
+        assert!(!room.take(5));
+        assert!(room.take(4));
+        assert!(!room.take(usize::MAX));
+        assert_eq!(room.taken(), 10);
+        room.give_back(6);
+        assert!(room.take(5));
+        assert_eq!(room.taken(), 9);
     }
 }

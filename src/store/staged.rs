@@ -3,8 +3,7 @@
 //!
 //! It knows no names but the one it computes. At most one job per staging runs on the blocking pool;
 //! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
-//! left. Memory is bounded by [`HOLD_BYTES`], [`HOLD_AHEAD`] and [`HOLD_CHUNKS`], and by what
-//! `recent` keeps.
+//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`], and by what `recent` keeps.
 //!
 //! Until it is published there is nothing but a file in `tmp/`: dropped on every error and every
 //! cancelled future, and after a crash removed by gc.
@@ -18,19 +17,11 @@ use tokio::task::spawn_blocking;
 
 use super::blob::Content;
 use super::recent::{Keeper, Recent};
-use super::room::Room;
 use super::{Blob, StoreError, Upload, blocking, layout};
 use crate::model::{Algorithm, ArtifactType, Checksum, Digest, Hashed, Hasher};
 
-/// The most bytes that any staging may hold in memory: taken, but not yet written and hashed.
+/// The most bytes that one staging holds in memory: taken, but not yet written and hashed.
 const HOLD_BYTES: usize = 256 << 10;
-
-/// The most bytes that one staging holds while there is room [`AHEAD`]: who brings bytes and who writes
-/// them then wake each other less often.
-const HOLD_AHEAD: usize = 1 << 20;
-
-/// What all stagings together may hold beyond [`HOLD_BYTES`] each.
-static AHEAD: Room = Room::new(8 << 20);
 
 /// The most pieces that one staging holds, and that one write call is given (Linux takes 1024).
 const HOLD_CHUNKS: usize = 1024;
@@ -66,43 +57,7 @@ struct Queue {
     /// Bytes and pieces taken over and not yet done with, those in the hands of the job included.
     held_bytes: usize,
     held_chunks: usize,
-    /// What it has of [`AHEAD`].
-    ahead: usize,
-    room: &'static Room,
     state: State,
-}
-
-impl Queue {
-    /// Takes a piece over, if it may be held.
-    fn push(&mut self, bytes: &Bytes) -> bool {
-        let held = self.held_bytes + bytes.len();
-        // One piece is always taken, however long: it is in memory anyway.
-        if self.held_chunks > 0 && held > HOLD_BYTES {
-            if held > HOLD_AHEAD || !self.room.take(bytes.len()) {
-                return false;
-            }
-            self.ahead += bytes.len();
-        }
-        self.chunks.push(bytes.clone());
-        self.held_bytes = held;
-        self.held_chunks += 1;
-        true
-    }
-
-    /// Some are written and hashed.
-    fn done(&mut self, bytes: usize, pieces: usize) {
-        self.held_bytes -= bytes;
-        self.held_chunks -= pieces;
-        let needed = self.held_bytes.saturating_sub(HOLD_BYTES).min(self.ahead);
-        self.room.give_back(self.ahead - needed);
-        self.ahead = needed;
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        self.room.give_back(self.ahead);
-    }
 }
 
 #[derive(Debug)]
@@ -131,24 +86,13 @@ impl Staged {
         expected_size: Option<u64>,
         expect: &[Checksum],
     ) -> Self {
-        Self::within(&AHEAD, artifact_type, upload, expected_size, expect)
-    }
-
-    /// The same, with a part in another room.
-    pub(super) fn within(
-        room: &'static Room,
-        artifact_type: ArtifactType,
-        upload: Box<dyn Upload>,
-        expected_size: Option<u64>,
-        expect: &[Checksum],
-    ) -> Self {
         let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
         let (sender, progress) = watch::channel(0);
         let keeper = Keeper::new();
         let reader = StagedReader { recent: Some(keeper.recent()), ..upload.reader() };
         let writer = Writer { upload, hasher: Hasher::new(sha512), progress: sender, keeper };
-        let state = State::Idle(Box::new(writer));
-        let queue = Queue { chunks: Vec::new(), held_bytes: 0, held_chunks: 0, ahead: 0, room, state };
+        let queue =
+            Queue { chunks: Vec::new(), held_bytes: 0, held_chunks: 0, state: State::Idle(Box::new(writer)) };
         Self {
             shared: Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new() }),
             reader,
@@ -239,9 +183,14 @@ impl Shared {
         if let State::Failed(why) = &mut queue.state {
             return Err(taken(why));
         }
-        if queue.held_chunks == HOLD_CHUNKS || !queue.push(bytes) {
+        // One piece is always taken, however long: it is in memory anyway.
+        let full = queue.held_bytes + bytes.len() > HOLD_BYTES || queue.held_chunks == HOLD_CHUNKS;
+        if full && queue.held_chunks > 0 {
             return Ok(false);
         }
+        queue.chunks.push(bytes.clone());
+        queue.held_bytes += bytes.len();
+        queue.held_chunks += 1;
         if let State::Idle(_) = queue.state
             && let State::Idle(writer) = std::mem::replace(&mut queue.state, State::Busy)
         {
@@ -286,7 +235,8 @@ impl Turn {
                 return;
             }
             let mut queue = self.shared.lock();
-            queue.done(bytes, pieces);
+            queue.held_bytes -= bytes;
+            queue.held_chunks -= pieces;
             drop(queue);
             self.shared.moved.notify_one();
         }

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::super::blob::Content;
@@ -22,6 +23,12 @@ use super::{Files, size_of};
 /// The most pieces that the kernel takes in one call (`IOV_MAX`).
 const SLICES: usize = 1024;
 
+/// The most of a file that is reserved on disk before it is written.
+const MAX_AHEAD: u64 = 16 << 20;
+
+/// How much a file must have grown to before anything is reserved for it.
+const RESERVE_FROM: u64 = 2 << 20;
+
 impl Files {
     /// Starts a file in the staging directory.
     pub(super) fn upload(self: &Arc<Self>, tmp: &ObjectPath) -> Result<LocalUpload, StoreError> {
@@ -29,7 +36,7 @@ impl Files {
             .stagings
             .create(&self.root, tmp.as_str())
             .map_err(|error| self.error("create", tmp, error))?;
-        Ok(LocalUpload { files: Arc::clone(self), file, staging: tmp.clone(), len: 0 })
+        Ok(LocalUpload { files: Arc::clone(self), file, staging: tmp.clone(), len: 0, reserved: Some(0) })
     }
 
     /// Writes a small file; with `replace` in the place of one that is there. False if one is there
@@ -55,9 +62,31 @@ pub(super) struct LocalUpload {
     file: TempFile,
     staging: ObjectPath,
     len: u64,
+    /// Up to where room is reserved; `None` if this place cannot reserve any.
+    reserved: Option<u64>,
 }
 
 impl LocalUpload {
+    /// Reserves room for what will be written next, if it is time to: writing to it then costs the
+    /// kernel less, and a file that grows beside others lies in fewer pieces.
+    fn reserve(&mut self) {
+        let Some((from, to)) = self.reserved.and_then(|reserved| reserve_next(self.len, reserved)) else {
+            return;
+        };
+        // Room that cannot be had now, or not this way, is no error: the write finds out.
+        let done = rustix::fs::fallocate(&**self.file.file(), FallocateFlags::KEEP_SIZE, from, to - from);
+        self.reserved = done.is_ok().then_some(to);
+    }
+
+    /// Gives back what was reserved and is not needed.
+    fn release(&self) -> Result<(), StoreError> {
+        if self.reserved.is_some_and(|reserved| reserved <= self.len) {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(&**self.file.file(), self.len)
+            .map_err(|error| self.files.error("truncate", &self.staging, error))
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         rustix::fs::fsync(&**self.file.file())
             .map_err(|error| self.files.error("fsync", &self.staging, error))
@@ -90,6 +119,7 @@ impl Upload for LocalUpload {
                 .map_err(|error| self.files.error("write", &self.staging, error))?;
             self.len += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
         }
+        self.reserve();
         Ok(())
     }
 
@@ -104,6 +134,7 @@ impl Upload for LocalUpload {
             // Somebody else wrote to it, or the file system lost something.
             return Err(StoreError::Length { actual: size_of(&written), expected: self.len });
         }
+        self.release()?;
         self.sync()?;
         for _ in 0..TRIES {
             if self.place(path, false)? {
@@ -159,4 +190,34 @@ fn write_at(file: &OwnedFd, chunks: &[Bytes], mut offset: u64) -> rustix::io::Re
         }
     }
     Ok(())
+}
+
+/// What to reserve next for a file of `len` bytes: nothing while it is small or enough is left, then half
+/// as much again as it has, so that what is reserved in vain is never much beside what is used.
+fn reserve_next(len: u64, reserved: u64) -> Option<(u64, u64)> {
+    let ahead = (len / 2).min(MAX_AHEAD);
+    let left = reserved.saturating_sub(len);
+    (len >= RESERVE_FROM && left < ahead / 2).then(|| (reserved.max(len), len + ahead))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_growing_file_is_reserved_in_ever_larger_steps_that_join_and_are_bounded() {
+        assert_eq!(reserve_next(RESERVE_FROM - 1, 0), None, "small files are not worth it");
+        let (mut reserved, mut steps) = (0, 0);
+        for len in (0..1 << 30).step_by(100_000) {
+            if let Some((from, to)) = reserve_next(len, reserved) {
+                assert!(from == reserved || (steps == 0 && from == len), "no gap and no overlap");
+                assert!(to > from && to <= len + MAX_AHEAD && to <= len + len / 2, "{len} {from} {to}");
+                reserved = to;
+                steps += 1;
+            }
+            assert!(len < RESERVE_FROM || reserved > len, "{len}");
+        }
+        assert!(steps < 150, "{steps}");
+        assert_eq!(reserve_next(u64::MAX / 2, 0), Some((u64::MAX / 2, u64::MAX / 2 + MAX_AHEAD)));
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
@@ -338,4 +338,18 @@ fn staging_that_was_removed_by_hand_is_made_again() {
     fs::remove_dir_all(home.file("tmp")).expect("removed");
     home.put("refs/b", b"x").expect("put");
     assert!(home.file("refs/b").exists());
+}
+
+#[test]
+fn what_was_reserved_and_is_not_needed_is_given_back_when_a_file_is_published() {
+    let home = home();
+    let mut upload = home.local.0.upload(&at("tmp")).expect("started");
+    let piece = Bytes::from(vec![7; 1 << 20]);
+    for _ in 0..9 {
+        upload.append(std::slice::from_ref(&piece)).expect("written");
+    }
+    let blob = Box::new(upload).publish(&at("blobs/x")).expect("published");
+    assert_eq!(blob.current_size().expect("stat"), 9 << 20);
+    let used = fs::metadata(home.file("blobs/x")).expect("there").blocks() * 512;
+    assert!(used <= (9 << 20) + (256 << 10), "{used}");
 }
