@@ -144,18 +144,31 @@ impl FillEnd {
     }
 
     /// Ends the fill with an answer for whoever takes it first.
-    pub(super) fn pass(self, passing: Passing) {
+    pub(super) fn pass(mut self, passing: Passing) {
+        self.unlist();
         self.stage.send_replace(Stage::Passing(Arc::new(passing)));
     }
 
-    /// Ends the fill. New requests from now on start afresh.
-    pub(super) fn settle(self, result: Result<Settled, Failure>) {
+    /// Ends the fill. New requests from now on start afresh, those of clients that have been told of the end
+    /// included: hence it is unlisted first.
+    pub(super) fn settle(mut self, result: Result<Settled, Failure>) {
+        self.unlist();
         self.stage.send_replace(Stage::Settled(Arc::new(result)));
+    }
+
+    fn unlist(&mut self) {
+        let Some((fills, key)) = self.listed.take() else { return };
+        let mut running = fills.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have been listed since this one was unlisted.
+        if running.get(&key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
+            running.remove(&key);
+        }
     }
 }
 
 impl Drop for FillEnd {
     fn drop(&mut self) {
+        self.unlist();
         self.stage.send_if_modified(|stage| {
             let unsettled = !stage.is_over();
             if unsettled {
@@ -164,13 +177,6 @@ impl Drop for FillEnd {
             }
             unsettled
         });
-        if let Some((fills, key)) = &self.listed {
-            let mut running = fills.running.lock().unwrap_or_else(PoisonError::into_inner);
-            // Another may have been listed since this one was unlisted.
-            if running.get(key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
-                running.remove(key);
-            }
-        }
     }
 }
 

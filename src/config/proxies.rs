@@ -74,6 +74,7 @@ type = "tf"
 name = "opentofu"
 upstream = "https://registry.opentofu.org"
 ns = "registry.opentofu.org"
+unsigned = true
 [[proxy]]
 type = "debian"
 name = "debian"

@@ -302,7 +302,7 @@ fn the_default_of_one_type_leaves_that_of_another_alone() {
         ("tf/own".into(), "container/hub".into())
     );
     let own = table.named(ArtifactType::Tf, "own").expect("own");
-    assert!(own.unsigned && !table.named(ArtifactType::Tf, "opentofu").expect("opentofu").unsigned);
+    assert!(own.unsigned && !table.named(ArtifactType::Tf, "terraform").expect("terraform").unsigned);
     assert_eq!(own.upstream.as_ref().map(url::Url::as_str), Some("https://r.example.org/"));
 }
 

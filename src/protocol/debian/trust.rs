@@ -10,7 +10,7 @@ use super::item;
 use super::release::{Entry, Release, is_older};
 use super::resource::{self, kind};
 use crate::model::{Claim, Descriptor, Digest, Freshness, Ref, RefPath, Resource};
-use crate::protocol::openpgp::{SignatureError, verify_cleartext, verify_detached};
+use crate::protocol::openpgp::{Keyring, SignatureError};
 use crate::protocol::{Companion, Gathered, Refusal};
 
 /// The facts of a Release that are written down as they stand in it.
@@ -78,19 +78,16 @@ pub(super) fn vet(
     let valid_until = release.valid_until();
     facts.extend(valid_until.map(|until| (Ref::VALID_UNTIL.to_owned(), Value::from(until.to_string()))));
     if !resource.context.is_empty() {
-        let keys = &resource.context;
-        let verified = if is_signed {
-            verify_cleartext(keys, document)
-        } else {
-            let key = signature(resource, document)?.key;
-            let mut signatures = companions.documents().filter(|(of, _)| **of == key);
-            match signatures.next() {
-                Some((_, signature)) => verify_detached(keys, &signature.body, document),
+        let apart = if is_signed { None } else { Some(signature(resource, document)?.key) };
+        let verified = Keyring::read(&resource.context).and_then(|keyring| match &apart {
+            None => keyring.verify_cleartext(document),
+            Some(key) => match companions.documents().find(|(of, _)| *of == key) {
+                Some((_, signature)) => keyring.verify_detached(&signature.body, document),
                 None => Err(SignatureError::NoSignature),
-            }
-        };
-        let key = verified.map_err(|why| Refusal::Untrusted { why: why.to_string() })?;
-        facts.insert("signedBy".to_owned(), Value::from(key));
+            },
+        });
+        let signer = verified.map_err(|why| Refusal::Untrusted { why: why.to_string() })?;
+        facts.insert("signedBy".to_owned(), Value::from(signer.key));
     }
     facts.insert("verified".to_owned(), Value::from(!resource.context.is_empty()));
     Ok(vec![Descriptor { path: resource.key.path.clone(), kind: kind::VERDICT, facts }])

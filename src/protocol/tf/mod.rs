@@ -3,8 +3,7 @@
 //!
 //! A request is taken apart (`request`, by `grammar`), matched with the configuration and made a
 //! resource (`resource`) with the help of what upstream's own documents say (`documents`, `source`);
-//! the mirror's documents are composed (`mirror`); signatures are checked (`openpgp`); `refuse` words
-//! refusals.
+//! the mirror's documents are composed (`mirror`); `refuse` words refusals.
 //!
 //! Nothing here knows network, disk, clock or server. What is under `refs` was vouched for by the
 //! download document and by sums that one of its keys has signed, before a byte of it was stored.
@@ -14,7 +13,6 @@
 mod documents;
 mod grammar;
 mod mirror;
-mod openpgp;
 mod refuse;
 mod request;
 mod resource;
@@ -28,7 +26,6 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use self::documents::{Download, Service, Sums};
-use self::openpgp::Keys;
 use self::request::{Mount, Request, Wanted};
 use self::resource::{Evidence, JSON, Registry, kind};
 use super::{Companion, Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
@@ -214,13 +211,14 @@ fn judge(
     if evidence.keys.is_empty() {
         return Ok(unsigned());
     }
-    let checked = Keys::read(evidence.keys.iter().map(String::as_str))
-        .and_then(|keys| keys.check(sums, signature))
+    let signer = evidence
+        .keyring()
+        .and_then(|keyring| keyring.verify_detached(signature, sums))
         .map_err(|error| Refusal::Untrusted { why: format!("{}: {error}", resource.key.path) })?;
     Ok(facts(&[
         ("verdict", "valid".to_owned()),
-        ("keyId", checked.key_id),
-        ("keyFingerprint", checked.fingerprint),
+        ("keyId", signer.key),
+        ("keyFingerprint", signer.fingerprint),
         ("signatureDigest", Digest::of(signature).to_string()),
     ]))
 }
@@ -236,7 +234,7 @@ fn facts(facts: &[(&str, String)]) -> Map<String, Value> {
 
 /// What is said of sums whose signature upstream has not got.
 fn missing(resource: &Resource, evidence: &Evidence) -> Refusal {
-    let keys = Keys::read(evidence.keys.iter().map(String::as_str)).map(|keys| keys.ids().join(", "));
+    let keys = evidence.keyring().map(|keyring| keyring.ids().join(", "));
     let keys = keys.unwrap_or_else(|_| "that cannot be read".to_owned());
     let path = &resource.key.path;
     Refusal::Untrusted {

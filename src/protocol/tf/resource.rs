@@ -28,6 +28,7 @@ use crate::model::{
     Area, ArtifactType, Delivery, Freshness, MediaType, ProxyFacts, ProxyTable, RefKey, RefPath, Resource,
     Source,
 };
+use crate::protocol::openpgp::{Keyring, SignatureError};
 use crate::protocol::{Companion, Fetch, Gathered, Gotten, Part, Refusal, Route, Unrouted};
 
 /// The media type of all documents.
@@ -79,6 +80,14 @@ impl Evidence {
     /// [`Refusal::Internal`] if it carries something else.
     pub(super) fn of(resource: &Resource) -> Result<Self, Refusal> {
         serde_json::from_slice(&resource.context).map_err(|_| Refusal::Internal)
+    }
+
+    /// The keys, to be used.
+    ///
+    /// # Errors
+    /// [`SignatureError::NoKeys`] if none can be read.
+    pub(super) fn keyring(&self) -> Result<Keyring, SignatureError> {
+        Keyring::read(self.keys.join("\n").as_bytes())
     }
 
     fn to_context(&self) -> Bytes {

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Area, Freshness, ProxyId, Source, Timestamp};
+use crate::protocol::openpgp::Keyring;
 use crate::protocol::{Gotten, Need, Part};
 
 const SUMS: &[u8] = include_bytes!("../../../fixtures/tf/terraform-provider-demo_1.1.0_SHA256SUMS");
@@ -364,7 +365,7 @@ fn a_signature_that_proves_nothing_is_refused_and_the_key_is_named() {
         (
             "changed",
             |world| world.put("https://releases.example/SHA256SUMS", [SUMS, b"\n"].concat()),
-            "is not valid",
+            "does not fit",
         ),
         (
             "stranger",
@@ -378,7 +379,7 @@ fn a_signature_that_proves_nothing_is_refused_and_the_key_is_named() {
         ),
         ("keyless", |world| world.put_download("linux", "amd64", LINUX, None), "no key"),
     ];
-    let key = Keys::read([KEY]).expect("keys").ids().remove(0);
+    let key = Keyring::read(KEY.as_bytes()).expect("keys").ids().remove(0);
     for (name, change, expected) in cases {
         let mut world = World::new();
         change(&mut world);
@@ -424,7 +425,7 @@ fn the_verdict_on_a_signature_is_written_down() {
     let [Descriptor { path, kind, facts }] = descriptors.as_slice() else { panic!("one verdict") };
     assert_eq!((path.as_str(), *kind), ("providers/acme/demo/1.1.0/signature", "tf.verdict"));
     assert_eq!(facts["verdict"], "valid");
-    assert_eq!(facts["keyId"], Keys::read([KEY]).expect("keys").ids()[0]);
+    assert_eq!(facts["keyId"], Keyring::read(KEY.as_bytes()).expect("keys").ids()[0]);
 }
 
 #[test]
