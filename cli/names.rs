@@ -116,7 +116,7 @@ mod tests {
             proxy(ArtifactType::Container, "ghcr", "ghcr.io", false),
             proxy(ArtifactType::Tf, "acme", "registry.acme.example", true),
             proxy(ArtifactType::Generic, "files", "files.example.org", false),
-            proxy(ArtifactType::Debian, "debian", "deb.debian.org", false),
+            proxy(ArtifactType::Debian, "debian", "deb.example.org", false),
         ])
     }
 

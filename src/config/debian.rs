@@ -33,7 +33,7 @@ pub(super) fn archive(text: &str) -> Result<String, Problem> {
         return Ok(format!("{host}/{path}"));
     }
     Err(Problem::new(format!("`{text}` is not the address of an archive"))
-        .hint("write the host and the path of the archive: `deb.debian.org/debian`"))
+        .hint("write the host and the path of the archive: `deb.example.org/debian`"))
 }
 
 /// Completes archives that were named by their host alone: the path is that of the upstream. A path of
@@ -69,17 +69,17 @@ mod tests {
     #[test]
     fn an_archive_is_a_host_and_perhaps_a_path() {
         for (text, read) in [
-            ("deb.debian.org", "deb.debian.org"),
-            ("Deb.Debian.org:8080", "deb.debian.org:8080"),
-            ("deb.debian.org/debian", "deb.debian.org/debian"),
-            ("deb.debian.org/debian/", "deb.debian.org/debian"),
-            ("deb.debian.org/", "deb.debian.org/"),
+            ("deb.example.org", "deb.example.org"),
+            ("Deb.Example.org:8080", "deb.example.org:8080"),
+            ("deb.example.org/debian", "deb.example.org/debian"),
+            ("deb.example.org/debian/", "deb.example.org/debian"),
+            ("deb.example.org/", "deb.example.org/"),
             ("h/a/B+c~d", "h/a/B+c~d"),
         ] {
             assert_eq!(archive(text).expect(text), read);
         }
         for bad in
-            ["", "/debian", "http://deb.debian.org/debian", "h//a", "h/../a", "h/a b", "h/a?b", "h/%61"]
+            ["", "/debian", "http://deb.example.org/debian", "h//a", "h/../a", "h/a b", "h/a?b", "h/%61"]
         {
             assert!(archive(bad).is_err(), "{bad}");
         }
@@ -89,8 +89,8 @@ mod tests {
     fn an_archive_without_a_path_has_that_of_its_upstream() {
         let upstream = Url::parse("http://mirror.example.org/pub/debian/").expect("valid");
         let complete = |archive: &str| complete(vec![archive.to_owned()], Some(&upstream)).remove(0);
-        assert_eq!(complete("deb.debian.org"), "deb.debian.org/pub/debian");
-        assert_eq!(complete("deb.debian.org/debian"), "deb.debian.org/debian");
-        assert_eq!(complete("deb.debian.org/"), "deb.debian.org/");
+        assert_eq!(complete("deb.example.org"), "deb.example.org/pub/debian");
+        assert_eq!(complete("deb.example.org/debian"), "deb.example.org/debian");
+        assert_eq!(complete("deb.example.org/"), "deb.example.org/");
     }
 }

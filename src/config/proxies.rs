@@ -75,16 +75,6 @@ name = "opentofu"
 upstream = "https://registry.opentofu.org"
 ns = "registry.opentofu.org"
 unsigned = true
-[[proxy]]
-type = "debian"
-name = "debian"
-upstream = "https://deb.debian.org/debian"
-ns = ["deb.debian.org/debian", "ftp.debian.org/debian"]
-[[proxy]]
-type = "debian"
-name = "debian-security"
-upstream = "https://deb.debian.org/debian-security"
-ns = ["deb.debian.org/debian-security", "security.debian.org/debian-security", "security.debian.org/"]
 "#;
 
 /// One proxy, checked.

@@ -127,8 +127,6 @@ fn without_a_file_everything_has_a_default() {
             ("gitlab-com", "registry.gitlab.com"),
             ("terraform", "registry.terraform.io"),
             ("opentofu", "registry.opentofu.org"),
-            ("debian", "deb.debian.org/debian"),
-            ("debian-security", "deb.debian.org/debian-security"),
         ]
     );
 }
@@ -323,9 +321,7 @@ fn presets_give_way_to_what_the_operator_defined() {
             "ecr-public",
             "gitlab-com",
             "terraform",
-            "opentofu",
-            "debian",
-            "debian-security"
+            "opentofu"
         ]
     );
     let defaults: Vec<_> =

@@ -25,10 +25,10 @@ fn proxy(name: &str, archives: &[&str]) -> ProxyFacts {
 
 fn proxies() -> ProxyTable {
     ProxyTable::new(vec![
-        proxy("debian", &["deb.debian.org/debian"]),
-        proxy("security", &["deb.debian.org/debian-security", "security.debian.org/"]),
+        proxy("debian", &["deb.example.org/debian"]),
+        proxy("security", &["deb.example.org/debian-security", "security.example.org/"]),
         proxy("vendor", &["get.example.com/ubuntu", "get.example.com:8443/ubuntu"]),
-        proxy("inner", &["deb.debian.org/debian/inner"]),
+        proxy("inner", &["deb.example.org/debian/inner"]),
     ])
 }
 
@@ -114,12 +114,12 @@ const SUNDAY: &str = "Sun, 23 Nov 2025 10:00:00 UTC";
 fn an_archive_is_reached_by_name_by_url_through_a_proxy_and_by_the_https_form() {
     for (target, expected) in [
         ("/debian/debian/dists/stable/InRelease", "debian dists/stable/InRelease"),
-        ("http://deb.debian.org/debian/dists/stable/InRelease", "debian dists/stable/InRelease"),
-        ("http://deb.debian.org:80/debian/dists/x", "debian dists/x"),
-        ("http://DEB.Debian.org/debian/dists/x", "debian dists/x"),
-        ("http://deb.debian.org/debian-security/dists/x", "security dists/x"),
-        ("http://security.debian.org/dists/x", "security dists/x"),
-        ("http://deb.debian.org/debian/inner/dists/x", "inner dists/x"),
+        ("http://deb.example.org/debian/dists/stable/InRelease", "debian dists/stable/InRelease"),
+        ("http://deb.example.org:80/debian/dists/x", "debian dists/x"),
+        ("http://DEB.Example.org/debian/dists/x", "debian dists/x"),
+        ("http://deb.example.org/debian-security/dists/x", "security dists/x"),
+        ("http://security.example.org/dists/x", "security dists/x"),
+        ("http://deb.example.org/debian/inner/dists/x", "inner dists/x"),
         ("http://HTTPS///get.example.com/ubuntu/dists/x", "vendor dists/x"),
         ("http://HTTPS///get.example.com:443/ubuntu/dists/x", "vendor dists/x"),
         ("http://https/get.example.com:8443/ubuntu/dists/x", "vendor dists/x"),
@@ -134,9 +134,9 @@ fn an_archive_is_reached_by_name_by_url_through_a_proxy_and_by_the_https_form() 
 fn what_no_proxy_answers_for_is_refused_before_anybody_is_asked() {
     for target in [
         "/debian/nobody/dists/x",
-        "http://deb.debian.org/ubuntu/dists/x",
-        "http://deb.debian.org/debianx/dists/x",
-        "http://deb.debian.org:8080/debian/dists/x",
+        "http://deb.example.org/ubuntu/dists/x",
+        "http://deb.example.org/debianx/dists/x",
+        "http://deb.example.org:8080/debian/dists/x",
         "http://get.example.com:443/ubuntu/dists/x",
         "http://HTTPS///evil.example.com/ubuntu/dists/x",
         "http://HTTPS///127.0.0.1/ubuntu/dists/x",
@@ -146,7 +146,7 @@ fn what_no_proxy_answers_for_is_refused_before_anybody_is_asked() {
     }
     let proxies = proxies();
     for (target, ours) in [
-        ("http://deb.debian.org/anything", true),
+        ("http://deb.example.org/anything", true),
         ("http://HTTPS///get.example.com/x", true),
         ("http://HTTPS///evil.example.com/x", false),
         ("http://evil.example.com/debian/debian/dists/x", false),
