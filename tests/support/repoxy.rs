@@ -285,20 +285,37 @@ impl Repoxy {
         self.request(Method::HEAD, path, &[]).await
     }
 
-    /// Any request.
+    /// Any request. An answer that was cut before its headers went out, as one may be whose bytes are known to
+    /// be wrong by then, has no body, and 502 stands for the status that it has not got.
     pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Got {
-        let response = self.open(method, path, headers).await;
-        let (status, headers) = (response.status(), response.headers().clone());
-        Got { status, headers, body: response.bytes().await.map_err(|error| error.to_string()) }
+        match self.send(method, path, headers).await {
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers().clone());
+                Got { status, headers, body: response.bytes().await.map_err(|error| error.to_string()) }
+            }
+            Err(error) => {
+                let (status, headers) = (StatusCode::BAD_GATEWAY, HeaderMap::new());
+                Got { status, headers, body: Err(error.to_string()) }
+            }
+        }
     }
 
     /// Any request, up to the headers of the answer.
     pub async fn open(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        self.send(method, path, headers).await.expect("an answer")
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Result<reqwest::Response> {
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.send().await.expect("an answer")
+        request.send().await
     }
 }
 
