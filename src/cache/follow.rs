@@ -1,6 +1,6 @@
 //! Reading a fill while it grows.
 //!
-//! Everyone who waits for a fill is a follower, its starter included: they read the staged file at
+//! Everyone who waits for a fill is a follower, its starter included: they read what is staged at
 //! their own pace and own nothing of the fill, so that none of them can slow it or end it. The last
 //! bytes of content with a known checksum are held back until the checksum agrees (invariant I5).
 

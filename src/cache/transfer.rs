@@ -70,6 +70,7 @@ impl Transfer<'_> {
         skip: &mut u64,
     ) -> Result<Option<UpstreamError>, Failure> {
         loop {
+            staged.room().await?;
             let mut bytes = match answer.chunk().await {
                 Ok(Some(bytes)) => bytes,
                 // The end came inside what is staged already: this is not the same content.

@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 /// The most bytes that are kept of one blob.
-const RECENT_BYTES: usize = 2 << 20;
+const RECENT_BYTES: usize = 1 << 20;
 /// The most pieces that are kept of one blob.
 const RECENT_PIECES: usize = 256;
 /// The most bytes that are kept of all blobs together.
-const ALL_RECENT_BYTES: usize = 16 << 20;
+const ALL_RECENT_BYTES: usize = 8 << 20;
 
 /// What all blobs share.
 static ALL: Room = Room::new(ALL_RECENT_BYTES);

@@ -126,6 +126,21 @@ impl Staged {
         Ok(())
     }
 
+    /// Waits until the next bytes would be accepted at once, unless they are many. Who gets them from
+    /// somewhere waits here first, so that they do not lie in memory while they cannot be taken.
+    ///
+    /// # Errors
+    /// What went wrong with earlier bytes; nothing can follow.
+    pub async fn room(&self) -> Result<(), StoreError> {
+        loop {
+            let moved = self.shared.moved.notified();
+            if self.shared.has_room()? {
+                return Ok(());
+            }
+            moved.await;
+        }
+    }
+
     /// Bytes accepted so far.
     pub const fn len(&self) -> u64 {
         self.len
@@ -175,6 +190,15 @@ impl Staged {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether at least half of what may be held is free.
+    fn has_room(&self) -> Result<bool, StoreError> {
+        let mut queue = self.lock();
+        if let State::Failed(why) = &mut queue.state {
+            return Err(taken(why));
+        }
+        Ok(queue.held_bytes <= HOLD_BYTES / 2 && queue.held_chunks < HOLD_CHUNKS)
     }
 
     /// Takes bytes into the queue and sees that a job runs; false if there is no room.
