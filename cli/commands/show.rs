@@ -61,7 +61,7 @@ pub(crate) async fn run(global: &Global, args: &ShowArgs) -> Result<Exit, CliErr
     let (key, file) = find(&store, &config, &args.reference).await?;
     let mut link_places = Vec::new();
     for link in file.links.iter().flatten() {
-        link_places.push(Place::of(&store, &key, link).await?);
+        link_places.push(Place::of(&store, &key, &link.digest).await?);
     }
     let shown = Shown {
         r#ref: key.to_string(),
@@ -133,7 +133,7 @@ fn print(output: &mut Output, shown: &Shown) -> Result<(), CliError> {
     let there = shown.link_places.iter().filter(|place| **place == Place::Live).count();
     line("links", format!("{}, {there} of them live", count(links.len() as u64, "blob")))?;
     for (link, place) in links.iter().zip(&shown.link_places) {
-        line("", format!("{link} ({})", place.as_str()))?;
+        line("", format!("{} ({})", link.digest, place.as_str()))?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(super) struct Held {
     pub reference: Ref,
     /// The ref that vouches for it, whose last use counts.
     pub used: RefKey,
-    /// Its size, if a ref says so; a ref that merely links the content does not.
+    /// Its size, if a ref says so; one that merely links the content may not.
     pub size: Option<u64>,
 }
 
@@ -127,11 +127,12 @@ impl Cache {
                 self.complete(protocol, &key, &mut reference);
                 let fetched_at = reference.fetched_at;
                 for link in reference.links.iter().flatten() {
-                    let grant = || Grant { key: key.clone(), fetched_at, target: None };
-                    grants.entry(*link).or_insert_with(grant);
+                    let grant = || Grant { key: key.clone(), fetched_at, size: link.size, target: None };
+                    grants.entry(link.digest).or_insert_with(grant);
                 }
                 let digest = reference.target_digest;
-                grants.insert(digest, Grant { key, fetched_at, target: Some(reference) });
+                let size = Some(reference.size);
+                grants.insert(digest, Grant { key, fetched_at, size, target: Some(reference) });
             }
             if refs >= MAX_SCOPE_REFS {
                 tracing::warn!(%proxy, scope, refs, "too many refs to read without an index");
@@ -214,13 +215,13 @@ impl Held {
     /// what it is; that suffices only where the protocol fixes the media type.
     fn granted(grant: Grant, digest: Digest, resource: &Resource) -> Option<Self> {
         let kind = resource.kind.to_owned();
+        let (size, used) = (grant.size, grant.key);
         if let Some(target) = grant.target {
-            let reference = Ref { kind, ..target };
-            return Some(Self { size: Some(reference.size), reference, used: grant.key });
+            return Some(Self { reference: Ref { kind, ..target }, used, size });
         }
         let MediaType::Fixed(media_type) = resource.media_type else { return None };
-        let mut reference = Ref::new(kind, digest, 0, grant.fetched_at);
+        let mut reference = Ref::new(kind, digest, size.unwrap_or(0), grant.fetched_at);
         reference.media_type = Some(media_type.to_owned());
-        Some(Self { reference, used: grant.key, size: None })
+        Some(Self { reference, used, size })
     }
 }

@@ -24,7 +24,7 @@ use super::transfer::Transfer;
 use super::{Cache, Site, ask_for};
 use crate::index::Record;
 use crate::model::http_cache::end_to_end;
-use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::{Checksum, Claim, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged};
 use crate::upstream::{Answer, Ask, UpstreamError};
@@ -157,7 +157,8 @@ impl Job {
             Err(UpstreamError::NotFound) if self.resource.fallback.is_some() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if answer.content_length().is_some_and(|length| length != blob.size()) {
+        // Without a word about its size, what is in the store might be a part of it.
+        if answer.content_length() != Some(blob.size()) {
             return Ok(None);
         }
         let mut reference = reading(&self.resource, &answer, digest, blob.size(), self.cache.clock.now());
@@ -346,7 +347,7 @@ impl Job {
         }
         judged.publish_companions().await?;
         let blob = sealed.publish().await?;
-        if !self.cache.vouched_for(self.protocol, &self.resource).await {
+        if !self.cache.vouched_for(self.protocol, &self.resource, reference.size).await {
             self.publish_ref(&reference).await?;
         }
         judged.publish_facts(self, &reference).await?;
@@ -359,7 +360,7 @@ impl Job {
         self.publish_ref(&arrived.reference).await
     }
 
-    fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Digest>, Failure> {
+    fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Claim>, Failure> {
         let media_type = reference.media_type.as_deref();
         self.protocol.links(&reference.kind, media_type, document).ok_or_else(|| {
             Failure::passing(Refusal::BadUpstream("the document is not what it should be"), "malformed")
@@ -401,17 +402,22 @@ impl Job {
 }
 
 impl Cache {
-    /// Whether another ref of the scope links the resource, so that it needs none of its own.
-    async fn vouched_for(&self, protocol: &'static dyn Protocol, resource: &Resource) -> bool {
+    /// Whether another ref of the scope links the resource, and not with another size than it has, so
+    /// that it needs none of its own.
+    async fn vouched_for(&self, protocol: &'static dyn Protocol, resource: &Resource, size: u64) -> bool {
         if resource.media_type == MediaType::Upstream || !resource.linked {
             return false;
         }
         let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest) else { return false };
         let scope = protocol.scope(&resource.key.path);
-        match self.index.get().filter(|index| index.is_complete()) {
-            Some(index) => matches!(index.grant(&resource.key.proxy, scope, &digest), Ok(Some(_))),
-            None => self.granted_by_files(protocol, resource).await.is_some(),
-        }
+        let stated = match self.index.get().filter(|index| index.is_complete()) {
+            Some(index) => match index.grant(&resource.key.proxy, scope, &digest) {
+                Ok(Some(grant)) => Some(grant.size),
+                Ok(None) | Err(_) => None,
+            },
+            None => self.granted_by_files(protocol, resource).await.map(|held| held.size),
+        };
+        stated.is_some_and(|stated| stated.is_none_or(|stated| stated == size))
     }
 
     /// Gives content that is served by its digest, on the strength of a name that may move on, a

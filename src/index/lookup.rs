@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::rows::{self, Column, REF_COLUMNS, ref_columns};
 use super::{Index, IndexError, MAX_PAGE};
-use crate::model::{Area, Digest, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{Area, Claim, Digest, ProxyId, Ref, RefKey, Timestamp};
 
 /// What [`Index::grant`] found.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,7 +13,9 @@ pub struct Grant {
     pub key: RefKey,
     /// When upstream confirmed it.
     pub fetched_at: Timestamp,
-    /// That ref, if the digest is its target; its media type and size then hold for the blob.
+    /// The blob's size, if the ref states it.
+    pub size: Option<u64>,
+    /// That ref, if the digest is its target; its media type then holds for the blob.
     pub target: Option<Ref>,
 }
 
@@ -32,7 +34,7 @@ pub(super) const GRANT_BY_TARGET: &str = concat!(
      AND r.digest = ?4 AND r.type = p.type AND r.proxy = p.id AND r.scope = s.id LIMIT 1"
 );
 
-pub(super) const GRANT_BY_LINK: &str = "SELECT r.area, r.path, r.fetched_at \
+pub(super) const GRANT_BY_LINK: &str = "SELECT r.area, r.path, r.fetched_at, l.size \
      FROM proxies p CROSS JOIN scopes s CROSS JOIN links l CROSS JOIN refs r \
      WHERE p.type = ?1 AND p.name = ?2 AND s.proxy = p.id AND s.name = ?3 \
      AND l.digest = ?4 AND l.type = p.type AND l.scope = s.id AND r.id = l.ref LIMIT 1";
@@ -44,7 +46,7 @@ pub(super) const SCOPES: &str = "SELECT s.name FROM scopes s \
 pub(super) const LAST_USED: &str = "SELECT u.last_used FROM refs r JOIN uses u ON u.ref = r.id \
      WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
 
-pub(super) const LINKS: &str = "SELECT l.digests FROM refs r JOIN linked l ON l.ref = r.id \
+pub(super) const LINKS: &str = "SELECT l.links FROM refs r JOIN linked l ON l.ref = r.id \
      WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
 
 impl Index {
@@ -54,10 +56,8 @@ impl Index {
     }
 
     /// What a ref links, in the order of the document; `None` if it has no row, or nobody has looked.
-    pub fn links(&self, key: &RefKey) -> Result<Option<Vec<Digest>>, IndexError> {
-        let digests = self.by_key(LINKS, key, |row| row.get::<_, Vec<u8>>(0))?;
-        let (whole, _) = digests.as_deref().unwrap_or_default().as_chunks();
-        Ok(digests.is_some().then(|| whole.iter().copied().map(Digest::from_bytes).collect()))
+    pub fn links(&self, key: &RefKey) -> Result<Option<Vec<Claim>>, IndexError> {
+        Ok(self.by_key(LINKS, key, |row| row.get::<_, Column<Vec<Claim>>>(0))?.map(|links| links.0))
     }
 
     /// When a ref was last used; `None` if it has no row or no use of it was ever written.
@@ -73,14 +73,16 @@ impl Index {
             let target = connection.prepare_cached(GRANT_BY_TARGET)?.query_row(values, |row| {
                 let key = rows::key(proxy.clone(), row, REF_COLUMNS)?;
                 let target = rows::reference(row, 0)?;
-                Ok(Grant { key, fetched_at: target.fetched_at, target: Some(target) })
+                let (fetched_at, size) = (target.fetched_at, Some(target.size));
+                Ok(Grant { key, fetched_at, size, target: Some(target) })
             });
             if let Some(grant) = target.optional()? {
                 return Ok(Some(grant));
             }
             let link = connection.prepare_cached(GRANT_BY_LINK)?.query_row(values, |row| {
                 let Column(fetched_at) = row.get(2)?;
-                Ok(Grant { key: rows::key(proxy.clone(), row, 0)?, fetched_at, target: None })
+                let size = row.get::<_, Option<Column<u64>>>(3)?.map(|size| size.0);
+                Ok(Grant { key: rows::key(proxy.clone(), row, 0)?, fetched_at, size, target: None })
             });
             Ok(link.optional()?)
         })

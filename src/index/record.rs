@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use super::database::META;
 use super::rows::{Column, limit, nanoseconds, to_json, type_code};
 use super::{Index, IndexError, schema};
-use crate::model::{Digest, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{Claim, ProxyId, Ref, RefKey, Timestamp};
 
 /// The most rows that one transaction records or forgets.
 pub(super) const BATCH: usize = 500;
@@ -336,35 +336,36 @@ impl<'c> Batch<'c> {
     }
 
     /// Replaces what a ref links, if that or where it is filed has changed.
-    fn relink(&self, old: Filed, new: Filed, links: Option<&[Digest]>) -> Result<(), IndexError> {
-        let linked: Option<Vec<u8>> = self
+    fn relink(&self, old: Filed, new: Filed, links: Option<&[Claim]>) -> Result<(), IndexError> {
+        let linked: Option<Column<Vec<Claim>>> = self
             .tx
-            .prepare_cached("SELECT digests FROM linked WHERE ref = ?1")?
+            .prepare_cached("SELECT links FROM linked WHERE ref = ?1")?
             .query_row([old.id], |row| row.get(0))
             .optional()?;
-        if linked == links.map(end_to_end) && old.scope == new.scope {
+        if linked.as_ref().map(|linked| linked.0.as_slice()) == links && old.scope == new.scope {
             return Ok(());
         }
-        if let Some(linked) = linked {
+        if let Some(Column(linked)) = linked {
             let mut unlink = self.tx.prepare_cached(UNLINK)?;
-            for digest in linked.chunks(size_of::<Digest>()) {
-                unlink.execute(params![digest, old.artifact_type, old.scope, old.id])?;
+            for link in linked {
+                unlink.execute(params![Column(link.digest), old.artifact_type, old.scope, old.id])?;
             }
             self.execute("DELETE FROM linked WHERE ref = ?1", old.id)?;
         }
         self.link(new, links)
     }
 
-    fn link(&self, filed: Filed, links: Option<&[Digest]>) -> Result<(), IndexError> {
+    fn link(&self, filed: Filed, links: Option<&[Claim]>) -> Result<(), IndexError> {
         let Some(links) = links else { return Ok(()) };
         self.tx
-            .prepare_cached("INSERT INTO linked (ref, digests) VALUES (?1, ?2)")?
-            .execute(params![filed.id, end_to_end(links)])?;
+            .prepare_cached("INSERT INTO linked (ref, links) VALUES (?1, ?2)")?
+            .execute(params![filed.id, Column(links)])?;
         // A file written by hand may name a blob twice.
-        let sql = "INSERT OR IGNORE INTO links (digest, type, scope, ref) VALUES (?1, ?2, ?3, ?4)";
-        let mut link = self.tx.prepare_cached(sql)?;
-        for digest in links {
-            link.execute(params![Column(*digest), filed.artifact_type, filed.scope, filed.id])?;
+        let sql = "INSERT OR IGNORE INTO links (digest, type, scope, ref, size) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let mut insert = self.tx.prepare_cached(sql)?;
+        let Filed { id, artifact_type, scope } = filed;
+        for Claim { digest, size } in links {
+            insert.execute(params![Column(*digest), artifact_type, scope, id, size.map(Column)])?;
         }
         Ok(())
     }
@@ -408,8 +409,4 @@ impl<'c> Batch<'c> {
 
 fn filed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Filed> {
     Ok(Filed { id: row.get(0)?, artifact_type: row.get(1)?, scope: row.get(2)? })
-}
-
-fn end_to_end(links: &[Digest]) -> Vec<u8> {
-    links.iter().flat_map(|digest| *digest.as_bytes()).collect()
 }

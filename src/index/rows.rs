@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::damage;
-use crate::model::{Area, ArtifactType, Digest, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{Area, ArtifactType, Claim, Digest, ProxyId, Ref, RefKey, Timestamp};
 
 /// The columns of a [`Ref`], in the order that [`reference`] reads them.
 macro_rules! ref_columns {
@@ -109,6 +109,36 @@ impl FromSql for Column<u64> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let value = value.as_i64()?;
         u64::try_from(value).map(Self).map_err(|_| FromSqlError::OutOfRange(value))
+    }
+}
+
+/// A digest and a size.
+const LINK_LEN: usize = 40;
+
+/// Stands for a size that is not stated.
+const NO_SIZE: u64 = u64::MAX;
+
+impl ToSql for Column<&[Claim]> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        let mut bytes = Vec::with_capacity(self.0.len() * LINK_LEN);
+        for link in self.0 {
+            bytes.extend_from_slice(link.digest.as_bytes());
+            bytes.extend_from_slice(&link.size.unwrap_or(NO_SIZE).to_be_bytes());
+        }
+        Ok(bytes.into())
+    }
+}
+
+impl FromSql for Column<Vec<Claim>> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let (links, rest) = value.as_blob()?.as_chunks::<LINK_LEN>();
+        let claim = |link: &[u8; LINK_LEN]| {
+            let (digest, size) = (link.first_chunk()?, link.last_chunk()?);
+            let size = Some(u64::from_be_bytes(*size)).filter(|size| *size != NO_SIZE);
+            Some(Claim { digest: Digest::from_bytes(*digest), size })
+        };
+        let links: Option<Vec<_>> = links.iter().map(claim).collect();
+        links.filter(|_| rest.is_empty()).map(Self).ok_or(FromSqlError::InvalidType)
     }
 }
 

@@ -12,8 +12,11 @@ use super::IndexError;
 use super::error::damage;
 
 /// The steps, in order; the schema version is how many were applied.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/0001_refs.sql"), include_str!("../../migrations/0002_http.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_refs.sql"),
+    include_str!("../../migrations/0002_http.sql"),
+    include_str!("../../migrations/0003_link_sizes.sql"),
+];
 
 /// Marks a SQLite file as ours ("rpxy").
 const APPLICATION_ID: i64 = 0x7270_7879;

@@ -34,8 +34,9 @@ impl RefRules for Lists {
         path.segments().next().unwrap_or_default()
     }
 
-    fn links(&self, _kind: &str, _media_type: Option<&str>, document: &[u8]) -> Option<Vec<Digest>> {
-        str::from_utf8(document).ok()?.lines().map(|line| line.parse().ok()).collect()
+    fn links(&self, _kind: &str, _media_type: Option<&str>, document: &[u8]) -> Option<Vec<Claim>> {
+        let link = |line: &str| line.parse::<Digest>().ok().map(Claim::from);
+        str::from_utf8(document).ok()?.lines().map(link).collect()
     }
 
     fn is_document(&self, kind: &str) -> bool {
@@ -161,6 +162,7 @@ impl Fixture {
             r#"{{"kind":"{kind}","targetDigest":"{digest}","size":{},"fetchedAt":"{fetched_at}","ttlSeconds":60}}"#,
             target.len()
         );
+        let links = links.map(|links| links.into_iter().map(Claim::from).collect());
         let reference = Ref { links, ..Ref::parse(json.as_bytes()).expect("valid") };
         self.store.write_ref(&key, &reference).await.expect("written");
         key

@@ -8,14 +8,14 @@ use std::borrow::Cow;
 
 use super::error::Unlinked;
 use super::{MaintainError, Rules};
-use crate::model::{ArtifactType, Digest, Ref};
+use crate::model::{ArtifactType, Claim, Digest, Ref};
 use crate::store::{Blob, Store};
 
 /// The largest document that is read for its links, in bytes.
 const MAX_DOCUMENT: u64 = 64 << 20;
 
 /// Whether the links are known.
-pub(super) type Linked<'r> = Result<Cow<'r, [Digest]>, Unlinked>;
+pub(super) type Linked<'r> = Result<Cow<'r, [Claim]>, Unlinked>;
 
 /// The blobs that a ref's content needs beside its target. A document that is neither live nor
 /// condemned links nothing: whoever fetches it learns its links anew.

@@ -206,7 +206,7 @@ mod tests {
         let report = rebuild(&fixture, index).await;
         assert_eq!((report.refs, report.removed, report.without_target), (2, 0, 1));
         assert!(index.is_complete());
-        assert_eq!(index.links(&list).expect("asked"), Some(vec![link]));
+        assert_eq!(index.links(&list).expect("asked"), Some(vec![link.into()]));
         assert_eq!(index.last_used(&list).expect("asked"), None, "written is not used");
         assert_eq!(index.last_used(&elsewhere).expect("asked"), Some(used));
         let before = rows(index);

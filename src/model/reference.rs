@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Digest, Timestamp};
+use super::{Claim, Digest, Timestamp};
 
 /// What a name pointed at when upstream was last asked, and what is needed to ask again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct Ref {
     /// Upstream's `Last-Modified`, as sent.
     pub last_modified: Option<String>,
     /// The blobs that this content needs beside itself; absent if nobody has looked yet.
-    pub links: Option<Vec<Digest>>,
+    pub links: Option<Vec<Claim>>,
     /// Further upstream response headers that the dialect wants kept, by lower-case name.
     pub headers: BTreeMap<String, String>,
     /// What else HTTP says of an answer that is kept as upstream gave it; absent for plain content.
@@ -167,6 +167,9 @@ struct Wire {
     last_modified: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     links: Option<Vec<Digest>>,
+    /// Sizes of the links, in the same order. A list of another length belongs to other links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link_sizes: Option<Vec<Option<u64>>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,7 +201,7 @@ impl From<Wire> for Ref {
             ttl_seconds: wire.ttl_seconds,
             etag: wire.etag,
             last_modified: wire.last_modified,
-            links: wire.links,
+            links: wire.links.map(|links| claims(&links, wire.link_sizes.as_deref().unwrap_or_default())),
             headers: wire.headers,
             http: wire.http,
             unknown: wire.unknown,
@@ -206,9 +209,17 @@ impl From<Wire> for Ref {
     }
 }
 
+fn claims(links: &[Digest], sizes: &[Option<u64>]) -> Vec<Claim> {
+    let sizes = if sizes.len() == links.len() { sizes } else { &[] };
+    let sizes = sizes.iter().copied().chain(std::iter::repeat(None));
+    links.iter().zip(sizes).map(|(digest, size)| Claim { digest: *digest, size }).collect()
+}
+
 impl From<Ref> for Wire {
     fn from(reference: Ref) -> Self {
         let digest = reference.target_digest;
+        let links = reference.links.as_deref();
+        let sizes = links.filter(|links| links.iter().any(|link| link.size.is_some()));
         Self {
             target: if reference.kind == ZIP_KIND { Target::Zip(digest) } else { Target::Any(digest) },
             kind: reference.kind,
@@ -219,7 +230,8 @@ impl From<Ref> for Wire {
             ttl_seconds: reference.ttl_seconds,
             etag: reference.etag,
             last_modified: reference.last_modified,
-            links: reference.links,
+            links: links.map(|links| links.iter().map(|link| link.digest).collect()),
+            link_sizes: sizes.map(|links| links.iter().map(|link| link.size).collect()),
             headers: reference.headers,
             http: reference.http,
             unknown: reference.unknown,
@@ -256,6 +268,28 @@ mod tests {
         let reference = Ref::parse(text.as_bytes()).expect("valid");
         assert_eq!(reference.unknown["flavour"]["x"][0], 1);
         assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference);
+    }
+
+    #[test]
+    fn links_have_the_sizes_that_are_noted_beside_them() {
+        let with = |sizes: &str| {
+            let text = tag().replace("\"size\"", &format!("\"links\":[\"{DIGEST}\"]{sizes},\"size\""));
+            Ref::parse(text.as_bytes()).expect("valid")
+        };
+        for (sizes, expected) in [
+            ("", None),
+            (",\"linkSizes\":[7]", Some(7)),
+            (",\"linkSizes\":[null]", None),
+            (",\"linkSizes\":[7,8]", None),
+            (",\"linkSizes\":[]", None),
+        ] {
+            let reference = with(sizes);
+            let links = reference.links.clone().expect("links");
+            assert_eq!(links, [Claim { digest: DIGEST.parse().expect("valid"), size: expected }], "{sizes}");
+            assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference);
+            let written = String::from_utf8(reference.to_json()).expect("text");
+            assert_eq!(written.contains("linkSizes"), expected.is_some(), "{written}");
+        }
     }
 
     #[test]

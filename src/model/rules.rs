@@ -16,10 +16,10 @@ pub trait RefRules: Send + Sync {
     /// link (invariant I6). For containers, the repository. Empty means the whole proxy.
     fn scope<'p>(&self, path: &'p RefPath) -> &'p str;
 
-    /// The blobs that a document needs beside itself, in the order it names them, without
-    /// duplicates. `None` if the document is not what `kind` says, so that its needs are not known.
+    /// The blobs that a document needs beside itself, and what it says of their sizes, in the order it
+    /// names them, without duplicates. `None` if the document is not what `kind` says, so that its needs are not known.
     /// Kinds that are not documents link nothing.
-    fn links(&self, kind: &str, media_type: Option<&str>, document: &[u8]) -> Option<Vec<Digest>>;
+    fn links(&self, kind: &str, media_type: Option<&str>, document: &[u8]) -> Option<Vec<Claim>>;
 
     /// Whether content of this kind is a document that has to be read for its links.
     fn is_document(&self, kind: &str) -> bool;
@@ -67,6 +67,13 @@ pub struct Claim {
     pub digest: Digest,
     /// Its size in bytes, if the document says so.
     pub size: Option<u64>,
+}
+
+impl From<Digest> for Claim {
+    /// Content of which nothing but the digest is known.
+    fn from(digest: Digest) -> Self {
+        Self { digest, size: None }
+    }
 }
 
 /// Facts about an artifact, to be kept in its proxy's `meta` tree beside what the artifact is.

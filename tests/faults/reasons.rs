@@ -53,10 +53,6 @@ pub(super) const NOTES: &[(&str, &str)] = &[
         "fsck finds and mends it; a server serves what is on disk without reading it first, also after an unclean start",
     ),
     (
-        "D10",
-        "the size of a blob that is only linked is known to no index and no ref: half of one is served as if it were whole",
-    ),
-    (
         "D6",
         "of a blob its client has all bytes; a document that cannot be published is not passed through yet",
     ),

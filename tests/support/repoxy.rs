@@ -216,6 +216,15 @@ impl Repoxy {
         assert!(fsck.status.success(), "{said:?}");
     }
 
+    /// Waits until a full fsck finds nothing.
+    pub async fn becomes_sound(&self) {
+        let began = std::time::Instant::now();
+        while !self.run(&["fsck", "--read-data"]).status.success() && began.elapsed() < super::PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.assert_sound().await;
+    }
+
     /// A run of the binary with this server's configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_repoxy"));

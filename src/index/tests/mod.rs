@@ -11,7 +11,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{ArtifactType, Digest, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{ArtifactType, Claim, Digest, ProxyId, Ref, RefKey, Timestamp};
 
 /// A directory with a fresh index in it.
 fn fresh() -> (TempDir, Index) {
@@ -26,6 +26,11 @@ fn open(dir: &Path) -> Index {
 
 fn digest(number: u32) -> Digest {
     Digest::of(&number.to_be_bytes())
+}
+
+/// A link to the content of a number; every other one states its size.
+fn claim(number: u32) -> Claim {
+    Claim { digest: digest(number), size: number.is_multiple_of(2).then(|| u64::from(number) * 10) }
 }
 
 fn key(text: &str) -> RefKey {
@@ -68,7 +73,7 @@ fn record(text: &str, target: u32) -> Record {
 }
 
 fn linking(record: Record, links: &[u32]) -> Record {
-    let links = Some(links.iter().copied().map(digest).collect());
+    let links = Some(links.iter().copied().map(claim).collect());
     Record { reference: Ref { links, ..record.reference }, ..record }
 }
 

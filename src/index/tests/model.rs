@@ -22,7 +22,7 @@ fn keys() -> impl Strategy<Value = RefKey> {
 }
 
 fn records() -> impl Strategy<Value = Record> {
-    let links = prop::option::of(prop::collection::vec((0..6_u32).prop_map(digest), 0..4));
+    let links = prop::option::of(prop::collection::vec((0..6_u32).prop_map(claim), 0..4));
     let headers = prop::collection::btree_map("[a-z]{1,3}", ".{0,3}", 0..3);
     let text = || prop::option::of(".{0,5}");
     (
@@ -83,7 +83,7 @@ fn compare(index: &Index, model: &BTreeMap<RefKey, Record>) {
             let of_scope = || model.values().filter(mine);
             let target = of_scope().any(|record| record.reference.target_digest == digest);
             let linked =
-                of_scope().any(|record| record.reference.links.iter().flatten().any(|l| *l == digest));
+                of_scope().any(|record| record.reference.links.iter().flatten().any(|l| l.digest == digest));
             let grant = index.grant(&proxy, scope, &digest).expect("grant");
             assert_eq!(grant.as_ref().is_some_and(|grant| grant.target.is_some()), target);
             assert_eq!(grant.is_some(), target || linked);

@@ -96,8 +96,16 @@ fn links_are_replaced_with_the_ref() {
     let grants =
         |number| index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant").is_some();
     index.record(&[linking(record(TAG, 1), &[3, 2, 3])]).expect("record");
-    assert_eq!(index.links(&key(TAG)).expect("links"), Some([3, 2, 3].map(digest).to_vec()));
+    assert_eq!(index.links(&key(TAG)).expect("links"), Some([3, 2, 3].map(claim).to_vec()));
     assert!(grants(1) && grants(2) && grants(3));
+    let size = |number| {
+        index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant").expect("granted").size
+    };
+    assert_eq!(
+        (size(1), size(2), size(3)),
+        (Some(10), Some(20), None),
+        "as the target, or as the link states"
+    );
 
     index.record(&[linking(record(TAG, 1), &[3, 4])]).expect("record");
     assert!(!grants(2) && grants(3) && grants(4));

@@ -89,7 +89,7 @@ async fn spare(
         .await?
         .map_err(|why| MaintainError::UnknownLinks { path: key.to_string(), why })?;
     spared.insert((artifact_type, reference.target_digest));
-    spared.extend(links.iter().map(|link| (artifact_type, *link)));
+    spared.extend(links.iter().map(|link| (artifact_type, link.digest)));
     Ok(())
 }
 

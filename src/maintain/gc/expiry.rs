@@ -198,7 +198,7 @@ async fn note_use(
         .await?
         .map_err(|why| MaintainError::UnknownLinks { path: entry.path.clone(), why })?;
     let used = Use::of(at, named, key, reference, used);
-    for digest in links.iter().chain([&reference.target_digest]) {
+    for digest in links.iter().map(|link| &link.digest).chain([&reference.target_digest]) {
         let place = held
             .binary_search_by_key(&(proxy.artifact_type, *digest), |blob| (blob.artifact_type, blob.digest));
         if let Ok(place) = place {

@@ -128,7 +128,7 @@ impl Marking<'_> {
             .map_err(|why| MaintainError::UnknownLinks { path: path.to_owned(), why })?;
         let needs = self.needs.entry(artifact_type).or_default();
         needs.insert(reference.target_digest);
-        links.iter().for_each(|link| needs.insert(*link));
+        links.iter().for_each(|link| needs.insert(link.digest));
         Ok(())
     }
 }

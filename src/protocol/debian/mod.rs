@@ -24,7 +24,7 @@ use http::{HeaderName, HeaderValue, Method};
 use self::request::Request;
 use self::resource::kind;
 use super::{Companion, Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
-use crate::model::{ArtifactType, Claim, Descriptor, Digest, ProxyTable, Ref, RefPath, RefRules, Resource};
+use crate::model::{ArtifactType, Claim, Descriptor, ProxyTable, Ref, RefPath, RefRules, Resource};
 
 /// The dialect of Debian archives.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +36,7 @@ impl RefRules for Debian {
         ""
     }
 
-    fn links(&self, _: &str, _: Option<&str>, _: &[u8]) -> Option<Vec<Digest>> {
+    fn links(&self, _: &str, _: Option<&str>, _: &[u8]) -> Option<Vec<Claim>> {
         Some(Vec::new())
     }
 

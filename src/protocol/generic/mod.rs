@@ -20,7 +20,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
 use crate::model::http_cache::RequestDirectives;
 use crate::model::{
-    Area, ArtifactType, Asked, Delivery, Digest, Freshness, HttpRules, Leave, PathRule, ProxyFacts, ProxyId,
+    Area, ArtifactType, Asked, Claim, Delivery, Freshness, HttpRules, Leave, PathRule, ProxyFacts, ProxyId,
     ProxyTable, Ref, RefKey, RefPath, RefRules, Resource, Source, Treatment,
 };
 
@@ -41,7 +41,7 @@ impl RefRules for Generic {
         ""
     }
 
-    fn links(&self, _kind: &str, _media_type: Option<&str>, _document: &[u8]) -> Option<Vec<Digest>> {
+    fn links(&self, _kind: &str, _media_type: Option<&str>, _document: &[u8]) -> Option<Vec<Claim>> {
         Some(Vec::new())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 
 use super::*;
-use crate::model::{HttpRules, PathRule, Timestamp};
+use crate::model::{Digest, HttpRules, PathRule, Timestamp};
 use crate::protocol::Gotten;
 
 fn table(rules: HttpRules) -> ProxyTable {

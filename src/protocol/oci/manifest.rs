@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Deserializer};
 
 use super::grammar::is_digest;
-use crate::model::{Digest, DigestError};
+use crate::model::{Claim, Digest, DigestError};
 
 /// The most digests that a document may name. The largest images have some hundred layers.
 const LINKS_MAX: usize = 10_000;
@@ -38,6 +38,8 @@ struct Descriptor {
     #[serde(default)]
     media_type: String,
     digest: String,
+    #[serde(default, deserialize_with = "size")]
+    size: Option<u64>,
     #[serde(default)]
     urls: Option<Vec<String>>,
 }
@@ -51,6 +53,12 @@ struct FsLayer {
 /// A list that is there; `null` is what some writers make of an empty one.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
     Ok(Some(Option::deserialize(deserializer)?.unwrap_or_default()))
+}
+
+/// A size that makes sense; some writers have put -1 where they knew none.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let size = serde_json::Value::deserialize(deserializer)?.as_i64();
+    Ok(size.and_then(|size| u64::try_from(size).ok()))
 }
 
 /// The forms of manifest.
@@ -94,12 +102,12 @@ impl Document {
     }
 }
 
-/// The sha256 digests that a manifest names, in its order, each once; `None` if it is not a
+/// The sha256 digests that a manifest names, in its order, each once, with the sizes that it states; `None` if it is not a
 /// manifest, not the one that its media type says, or names what is not a digest.
 ///
 /// `subject` is not among them: it is what the manifest speaks of, not what it needs. Layers that
 /// live elsewhere (`urls`, or a type that forbids distribution) are not in the registry.
-pub(super) fn links(media_type: Option<&str>, document: &[u8]) -> Option<Vec<Digest>> {
+pub(super) fn links(media_type: Option<&str>, document: &[u8]) -> Option<Vec<Claim>> {
     let document: Document = super::from_object(document)?;
     let form = document.form()?;
     let declared = [media_type, document.media_type.as_deref()];
@@ -112,12 +120,12 @@ pub(super) fn links(media_type: Option<&str>, document: &[u8]) -> Option<Vec<Dig
         .into_iter()
         .chain(descriptors)
         .filter(|descriptor| !descriptor.is_foreign())
-        .map(|descriptor| descriptor.digest)
-        .chain(document.fs_layers.into_iter().flatten().map(|layer| layer.blob_sum));
+        .map(|descriptor| (descriptor.digest, descriptor.size))
+        .chain(document.fs_layers.into_iter().flatten().map(|layer| (layer.blob_sum, None)));
     let (mut links, mut seen) = (Vec::new(), HashSet::new());
-    for digest in named {
+    for (digest, size) in named {
         match digest.parse::<Digest>() {
-            Ok(digest) if seen.insert(digest) => links.push(digest),
+            Ok(digest) if seen.insert(digest) => links.push(Claim { digest, size }),
             Ok(_) => {}
             // Another algorithm: it is asked for, checked and kept under its own name.
             Err(DigestError::Algorithm) if is_digest(&digest) => {}
@@ -155,7 +163,7 @@ mod tests {
 
     /// The digests of the fixtures are one hex digit sixty-four times.
     fn digits(media_type: Option<&str>, document: &[u8]) -> Option<String> {
-        Some(links(media_type, document)?.iter().map(|digest| digest.hex().remove(0)).collect())
+        Some(links(media_type, document)?.iter().map(|link| link.digest.hex().remove(0)).collect())
     }
 
     #[test]
@@ -179,6 +187,26 @@ mod tests {
                     "{name} as {media_type:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_link_has_the_size_that_its_descriptor_states() {
+        let sizes = |size: &str| {
+            let item = format!(r#"{{"digest":"sha256:{}"{size}}}"#, "0".repeat(64));
+            let document = format!(r#"{{"config":{item},"layers":[]}}"#);
+            links(None, document.as_bytes()).map(|links| links[0].size)
+        };
+        for (text, expected) in [
+            ("", None),
+            (r#","size":0"#, Some(0)),
+            (r#","size":1234567890123"#, Some(1_234_567_890_123)),
+            (r#","size":-1"#, None),
+            (r#","size":"7""#, None),
+            (r#","size":null"#, None),
+            (r#","size":1.5"#, None),
+        ] {
+            assert_eq!(sizes(text), Some(expected), "{text}");
         }
     }
 

@@ -24,7 +24,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use self::request::{Endpoint, Request};
 use self::resource::{Place, kind};
 use super::{Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
-use crate::model::{ArtifactType, Digest, Freshness, ProxyTable, Ref, RefPath, RefRules};
+use crate::model::{ArtifactType, Claim, Freshness, ProxyTable, Ref, RefPath, RefRules};
 
 /// Says that this is a registry, on every answer.
 const API_VERSION: (HeaderName, HeaderValue) =
@@ -41,7 +41,7 @@ impl RefRules for Oci {
         resource::scope(path)
     }
 
-    fn links(&self, kind: &str, media_type: Option<&str>, document: &[u8]) -> Option<Vec<Digest>> {
+    fn links(&self, kind: &str, media_type: Option<&str>, document: &[u8]) -> Option<Vec<Claim>> {
         if self.is_document(kind) { manifest::links(media_type, document) } else { Some(Vec::new()) }
     }
 

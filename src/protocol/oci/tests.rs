@@ -7,7 +7,9 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Area, Delivery, MediaType, ProxyFacts, ProxyId, RefKey, Resource, Source, Timestamp};
+use crate::model::{
+    Area, Delivery, Digest, MediaType, ProxyFacts, ProxyId, RefKey, Resource, Source, Timestamp,
+};
 use crate::protocol::Part;
 
 const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";

@@ -30,7 +30,7 @@ use self::request::{Mount, Request, Wanted};
 use self::resource::{Evidence, JSON, Registry, kind};
 use super::{Companion, Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
 use crate::model::{
-    ArtifactType, Descriptor, Digest, ProxyFacts, ProxyTable, Ref, RefKey, RefPath, RefRules, Resource,
+    ArtifactType, Claim, Descriptor, Digest, ProxyFacts, ProxyTable, Ref, RefKey, RefPath, RefRules, Resource,
 };
 
 const TERRAFORM_GET: HeaderName = HeaderName::from_static(resource::TERRAFORM_GET);
@@ -53,7 +53,7 @@ impl RefRules for Tf {
     }
 
     /// Nothing links anything: each thing has a ref of its own.
-    fn links(&self, _: &str, _: Option<&str>, _: &[u8]) -> Option<Vec<Digest>> {
+    fn links(&self, _: &str, _: Option<&str>, _: &[u8]) -> Option<Vec<Claim>> {
         Some(Vec::new())
     }
 
