@@ -18,10 +18,10 @@ use repoxy::config::{self, Config, Proxy, SecretFrom};
 use repoxy::index::{Handle, Notice, Options, RefQuery, Writer};
 use repoxy::maintain::results::{self, Task};
 use repoxy::maintain::{self, NoProgress};
-use repoxy::model::{Area, ProxyId, SystemClock};
+use repoxy::model::{Area, Clock as _, ProxyId, SystemClock, Timestamp};
 use repoxy::protocol;
 use repoxy::server::{App, Lifecycle, Server, Settings, TlsFiles, TlsReload, stop_signals};
-use repoxy::store::Store;
+use repoxy::store::{Session, Store};
 use repoxy::upstream::{self, SecretSource, Upstream};
 
 use crate::args::{Global, ServeArgs};
@@ -56,16 +56,33 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     let _oversize = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let metrics = PrometheusBuilder::new().install_recorder()?;
 
-    let instance = ulid::Ulid::new().to_string().to_lowercase();
     let store = Arc::new(Store::create(&config.root).await?);
-    let kept = Kept::open(&config, Arc::clone(&store))?;
+    let (session, proofs_since) = begin(&store).await;
+    let served = serve(&config, store, proofs_since, metrics).await;
+    if let Some(session) = session
+        && let Err(error) = session.end().await
+    {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the next start will take this for a crash");
+    }
+    served.map(|()| Exit::Done)
+}
+
+async fn serve(
+    config: &Config,
+    store: Arc<Store>,
+    proofs_since: Timestamp,
+    metrics: PrometheusHandle,
+) -> Result<(), CliError> {
+    let instance = ulid::Ulid::new().to_string().to_lowercase();
+    let kept = Kept::open(config, Arc::clone(&store))?;
     let cache = Arc::new(Cache::new(Parts {
         store,
         index: Arc::clone(&kept.index),
         writer: kept.writer.clone(),
-        upstreams: upstreams(&config, &instance)?,
+        upstreams: upstreams(config, &instance)?,
         proxies: config.facts(),
         clock: Arc::new(SystemClock),
+        proofs_since,
         hot_bytes: config.hot_bytes,
     }));
     let lifecycle = Arc::new(Lifecycle::default());
@@ -76,10 +93,10 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
         metrics: metrics.clone(),
         lifecycle: Arc::clone(&lifecycle),
     });
-    let server = Server::bind(server_settings(&config, &instance), app).await?;
+    let server = Server::bind(server_settings(config, &instance), app).await?;
     let stops = stop_signals().map_err(CliError::Runtime)?;
-    announce(&server, &config);
-    let dated = dated(&config);
+    announce(&server, config);
+    let dated = dated(config);
     let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, dated));
     let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
     lifecycle.set_ready();
@@ -89,7 +106,23 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     reload.abort();
     cache.flush_uses().await;
     kept.writer.stop().await;
-    Ok(Exit::Done)
+    Ok(())
+}
+
+/// Begins to serve; since when what was hashed is believed.
+async fn begin(store: &Store) -> (Option<Session>, Timestamp) {
+    let now = SystemClock.now();
+    match store.begin_session(now).await {
+        Ok((session, since)) => (Some(session), since),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "cannot tell how the last server ended, so each blob is read before it is served"
+            );
+            (None, now)
+        }
+    }
 }
 
 /// Makes the staging directories of all proxies, which the first fetch of each would have to wait for.

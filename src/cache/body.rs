@@ -8,15 +8,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::follow::Follower;
+use super::follow::{Follower, HOLD_BACK};
 use super::passing::Passed;
-use crate::store::{Blob, FRAME};
+use super::proof::Lent;
+use crate::store::FRAME;
 
 /// Who reads the frames of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// The kernel alone: they go to a plain socket as they are. They may be mapped files then, which
-    /// must not be touched (see [`Blob::mapped`]).
+    /// must not be touched (see [`crate::store::Blob::mapped`]).
     Kernel,
     /// This program too, to encrypt, frame or change them.
     Program,
@@ -31,7 +32,7 @@ pub enum Body {
     /// In memory.
     Memory(Bytes),
     /// In an open blob.
-    Blob(Blob),
+    Blob(Lent),
     /// Still on its way from upstream.
     Following(Follower),
     /// On its way from upstream to this client alone.
@@ -58,10 +59,7 @@ impl Body {
                 let (start, end) = (clamp(range.start), clamp(range.end));
                 Frames::Memory(bytes.slice(start..end.max(start)))
             }
-            Self::Blob(blob) => {
-                let end = range.end.min(blob.size());
-                Frames::Blob(BlobFrames { blob, offset: range.start, end, reader, reading: None })
-            }
+            Self::Blob(lent) => Frames::Blob(BlobFrames::new(lent, range, reader)),
             Self::Following(follower) => Frames::Following(Box::pin(follower.frames(range))),
             Self::Passing(passed) => Frames::Following(Box::pin(passed.frames(range))),
         })
@@ -97,58 +95,99 @@ impl Stream for BodyStream {
 }
 
 /// Frames of a blob: mapped or read in place while the pages are in memory, read on a blocking thread
-/// otherwise.
+/// otherwise. The last of them wait for the verdict, if there is one to wait for.
 struct BlobFrames {
-    blob: Blob,
+    lent: Lent,
     offset: u64,
     end: u64,
     reader: Reader,
     reading: Option<tokio::task::JoinHandle<io::Result<Bytes>>>,
+    verdict: Option<Verdict>,
+    /// Why reading failed, until what is to be done about it is done.
+    failure: Option<io::Error>,
 }
 
+/// Whether a blob is sound, when that is known.
+type Verdict = Pin<Box<dyn Future<Output = bool> + Send + Sync>>;
+
 impl BlobFrames {
+    fn new(lent: Lent, range: Range<u64>, reader: Reader) -> Self {
+        let end = range.end.min(lent.blob().size());
+        let verdict = lent.verdict().map(|verdict| Box::pin(verdict) as _);
+        Self { lent, offset: range.start, end, reader, reading: None, verdict, failure: None }
+    }
+
+    /// Up to where frames may go out now.
+    fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        let held_back = self.end.saturating_sub(HOLD_BACK);
+        let Some(verdict) = &mut self.verdict else { return Poll::Ready(Ok(self.end)) };
+        if self.offset < held_back && self.failure.is_none() {
+            return Poll::Ready(Ok(held_back));
+        }
+        let Poll::Ready(sound) = verdict.as_mut().poll(cx) else { return Poll::Pending };
+        self.verdict = None;
+        if let Some(failure) = self.failure.take() {
+            self.end = self.offset;
+            return Poll::Ready(Err(failure));
+        }
+        if sound {
+            return Poll::Ready(Ok(self.end));
+        }
+        self.end = self.offset;
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the blob is not what its name says")))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if let Some(reading) = &mut self.reading {
                 let Poll::Ready(read) = Pin::new(reading).poll(cx) else { return Poll::Pending };
                 self.reading = None;
-                return Poll::Ready(Some(self.advance(read.map_err(io::Error::other).flatten())));
+                if let Some(bytes) = self.advance(read.map_err(io::Error::other).flatten()) {
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
             }
-            if self.offset >= self.end {
+            if self.offset >= self.end && self.failure.is_none() {
                 return Poll::Ready(None);
             }
-            let (blob, offset) = (self.blob.clone(), self.offset);
-            let left = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
-            if self.reader == Reader::Kernel
-                && let Some(bytes) = blob.mapped(offset, left.min(MAPPED_FRAME))
-            {
-                return Poll::Ready(Some(self.advance(Ok(bytes))));
-            }
+            let free = match self.poll_free(cx) {
+                Poll::Ready(Ok(free)) => free,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending => return Poll::Pending,
+            };
+            let (blob, offset) = (self.lent.blob().clone(), self.offset);
+            let left = usize::try_from(free - offset).unwrap_or(usize::MAX);
+            let mapped = match self.reader {
+                Reader::Kernel => blob.mapped(offset, left.min(MAPPED_FRAME)),
+                Reader::Program => None,
+            };
             let len = left.min(FRAME);
-            match blob.try_read_at(offset, len) {
-                Ok(Some(bytes)) => return Poll::Ready(Some(self.advance(Ok(bytes)))),
-                Ok(None) => {
-                    self.reading = Some(tokio::task::spawn_blocking(move || blob.read_at(offset, len)));
+            let read = match mapped {
+                Some(bytes) => Ok(Some(bytes)),
+                None => blob.try_read_at(offset, len),
+            };
+            match read.transpose() {
+                Some(read) => {
+                    if let Some(bytes) = self.advance(read) {
+                        return Poll::Ready(Some(Ok(bytes)));
+                    }
                 }
-                Err(error) => return Poll::Ready(Some(Err(error))),
+                None => self.reading = Some(tokio::task::spawn_blocking(move || blob.read_at(offset, len))),
             }
         }
     }
 
-    fn advance(&mut self, read: io::Result<Bytes>) -> io::Result<Bytes> {
-        match read {
-            Ok(bytes) if bytes.is_empty() => {
-                self.end = self.offset;
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob is shorter than it was"))
-            }
-            Ok(bytes) => {
+    /// Takes what was read; `None` if that failed, and something is to be done about it first.
+    fn advance(&mut self, read: io::Result<Bytes>) -> Option<Bytes> {
+        let why = match read {
+            Ok(bytes) if !bytes.is_empty() => {
                 self.offset += bytes.len() as u64;
-                Ok(bytes)
+                return Some(bytes);
             }
-            Err(error) => {
-                self.end = self.offset;
-                Err(error)
-            }
-        }
+            Ok(_) => io::Error::new(io::ErrorKind::UnexpectedEof, "the blob is shorter than it was"),
+            Err(error) => error,
+        };
+        self.failure = Some(why);
+        self.verdict = Some(Box::pin(self.lent.spoil()));
+        None
     }
 }

@@ -187,7 +187,8 @@ impl Cache {
         }
         let artifact_type = lookup.proxy.artifact_type;
         let blob = self.store.open_blob(artifact_type, &catalogue.digest, None).ok().flatten()?;
-        if blob.size() > CATALOGUE_MAX_LEN {
+        let lent = self.proofs.lend(artifact_type, catalogue.digest, &blob);
+        if blob.size() > CATALOGUE_MAX_LEN || !self.proofs.check(&lent).await {
             return None;
         }
         let (path, tables) = (catalogue.path.clone(), self.catalogues.tables.clone());

@@ -5,6 +5,9 @@ use crate::protocol::Refusal;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 
+/// The token of content that was damaged on disk.
+const DAMAGE: &str = "damaged";
+
 /// Why a fill did not give content.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
@@ -20,6 +23,16 @@ impl Failure {
     /// A failure of upstream or of this machine: cached content may stand in.
     pub(super) const fn passing(refusal: Refusal, detail: &'static str) -> Self {
         Self { refusal, stale_allowed: true, detail }
+    }
+
+    /// What the store holds is not what its name says.
+    pub(super) const fn damage() -> Self {
+        Self::passing(Refusal::Internal, DAMAGE)
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_damage(&self) -> bool {
+        self.detail == DAMAGE
     }
 
     /// Why upstream could not be asked, as HTTP's rules tell these cases apart.

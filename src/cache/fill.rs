@@ -45,7 +45,7 @@ impl Stage {
 pub(super) struct Settled {
     pub reference: Ref,
     pub blob: Blob,
-    /// `Revalidated` or `Filled`.
+    /// `Revalidated` or `Filled`; `Joined` if another fill had brought it just before.
     pub outcome: Outcome,
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::store::{FRAME, StagedReader};
 
 /// How many bytes are held back until the checksum agrees.
-const HOLD_BACK: u64 = 64 << 10;
+pub(super) const HOLD_BACK: u64 = 64 << 10;
 
 /// How far followers may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -78,7 +78,8 @@ impl Cache {
             return None;
         }
         let (held, blob) = self.open(resource, held).await?;
-        let body = super::read_whole(&blob).await.ok()?;
+        let digest = &held.reference.target_digest;
+        let body = self.proofs.read(resource.key.proxy.artifact_type, digest, &blob).await.ok()?;
         Some(Gotten { reference: held.reference, body })
     }
 

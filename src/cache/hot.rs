@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use moka::sync::Cache as Bounded;
 
+use super::proof::Lent;
 use super::uses::is_same_use;
 use super::{Body, ProxyMeters};
 use crate::model::{RefKey, Timestamp};
-use crate::store::Blob;
 
 /// Bodies up to this size are kept in memory, larger ones as open files.
 pub(super) const MAX_IN_MEMORY: u64 = 64 << 10;
@@ -48,7 +48,7 @@ pub enum ReadyBody {
     /// In memory.
     Memory(Bytes),
     /// In an open file.
-    Blob(Blob),
+    Blob(Lent),
 }
 
 impl Ready {
@@ -68,7 +68,7 @@ impl Ready {
     pub fn size(&self) -> u64 {
         match &self.body {
             ReadyBody::Memory(bytes) => bytes.len() as u64,
-            ReadyBody::Blob(blob) => blob.size(),
+            ReadyBody::Blob(lent) => lent.blob().size(),
         }
     }
 
@@ -76,7 +76,7 @@ impl Ready {
     pub fn body(&self) -> Body {
         match &self.body {
             ReadyBody::Memory(bytes) => Body::Memory(bytes.clone()),
-            ReadyBody::Blob(blob) => Body::Blob(blob.clone()),
+            ReadyBody::Blob(lent) => Body::Blob(lent.clone()),
         }
     }
 
@@ -91,11 +91,11 @@ impl Ready {
                 .is_ok()
     }
 
-    /// Whether the open file still has the size it had: somebody may cut it on disk.
+    /// Whether the open file is still what it was.
     fn is_whole(&self) -> bool {
         match &self.body {
             ReadyBody::Memory(_) => true,
-            ReadyBody::Blob(blob) => blob.current_size().is_ok_and(|size| size == blob.size()),
+            ReadyBody::Blob(lent) => lent.is_whole(),
         }
     }
 }

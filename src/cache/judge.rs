@@ -29,7 +29,7 @@ impl Job {
     /// Fetches a document's companions and has all of it judged.
     pub(super) async fn judge(&self, document: &[u8]) -> Result<Judged, Failure> {
         let old = match &self.held {
-            Some((_, blob)) => super::read_whole(blob).await.ok(),
+            Some((held, blob)) => self.read(&held.reference.target_digest, blob).await.ok(),
             None => None,
         };
         let refused = |refusal: Refusal| Failure::passing(refusal, "untrusted");

@@ -27,6 +27,7 @@ mod meters;
 mod names;
 mod obtain;
 mod passing;
+mod proof;
 mod relay;
 mod through;
 mod transfer;
@@ -37,13 +38,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use tokio::task::spawn_blocking;
-
 pub use body::{Body, BodyStream, Reader};
 pub use decide::{Decision, decide};
 pub use follow::Follower;
 pub use hot::{Ready, ReadyBody};
+use http::HeaderMap;
 pub use meters::{Outcome, ProxyMeters};
 pub use passing::Passed;
 
@@ -58,6 +57,7 @@ use fill::Fills;
 use find::{FileGrants, Held};
 use hot::{Hot, MAX_IN_MEMORY};
 use memo::{Absent, Doubts, Unshared, Withdrawals};
+use proof::Proofs;
 use through::{Company, Place};
 use uses::Uses;
 
@@ -66,10 +66,10 @@ const MAX_LOOKS: usize = 2;
 /// How long a document may take to arrive. Content that is streamed may take any time, as long as it
 /// moves.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a ready answer may be used before its blob is opened anew.
+const READY_HOLDS: Duration = Duration::from_hours(24);
 /// Why upstream was not asked for what is served by [`Cache::held`].
 const UNLOCATED: &str = "unlocated";
-/// Blobs up to this size are read in place; they are in the page cache or small.
-const READ_IN_PLACE: u64 = 256 << 10;
 
 /// The engine. One per server.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub struct Cache {
     withdrawals: Withdrawals,
     file_grants: FileGrants,
     catalogues: Catalogues,
+    proofs: Arc<Proofs>,
     hot: Hot,
     uses: Uses,
 }
@@ -106,6 +107,8 @@ pub struct Parts {
     pub proxies: ProxyTable,
     /// The present.
     pub clock: Arc<dyn Clock>,
+    /// Since when what was hashed is believed ([`Store::begin_session`]).
+    pub proofs_since: Timestamp,
     /// How many bytes of ready answers are kept in memory; zero switches that off.
     pub hot_bytes: u64,
 }
@@ -172,6 +175,7 @@ impl Cache {
             let meters = Arc::new(ProxyMeters::new(&id));
             (id, Arc::new(Site { upstream, meters }))
         };
+        let proofs = Proofs::new(Arc::clone(&parts.store), Arc::clone(&parts.clock), parts.proofs_since);
         Self {
             store: parts.store,
             index: parts.index,
@@ -186,6 +190,7 @@ impl Cache {
             withdrawals: Withdrawals::new(),
             file_grants: FileGrants::new(),
             catalogues: Catalogues::new(),
+            proofs: Arc::new(proofs),
             hot: Hot::new(parts.hot_bytes),
             uses: Uses::new(),
         }
@@ -261,8 +266,12 @@ impl Cache {
 
     async fn serve(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Failure> {
         for _ in 0..MAX_LOOKS {
-            if let Some(served) = self.serve_as_cached(call, Company::Any).await? {
-                return Ok(served);
+            match self.serve_as_cached(call, Company::Any).await {
+                Ok(Some(served)) => return Ok(served),
+                Ok(None) => {}
+                // It has been set aside: there is less to find now.
+                Err(failure) if failure.is_damage() => {}
+                Err(failure) => return Err(failure),
             }
         }
         let alone = self.serve_as_cached(call, Company::None).await?;
@@ -333,6 +342,9 @@ impl Cache {
     }
 
     /// An answer from a blob: documents and small bodies in memory, the others as open file.
+    ///
+    /// # Errors
+    /// [`Failure::damage`] if it is not what its name says; then it has been set aside.
     async fn answer(
         &self,
         Call { site, resource, .. }: Call<'_>,
@@ -342,13 +354,12 @@ impl Cache {
         outcome: Outcome,
     ) -> Result<Served, Failure> {
         let size = blob.size();
+        let (artifact_type, digest) = (resource.key.proxy.artifact_type, reference.target_digest);
         let body = if size <= MAX_IN_MEMORY || matches!(resource.delivery, Delivery::Whole { .. }) {
-            Body::Memory(read_whole(blob).await.map_err(|error| {
-                tracing::error!(%error, digest = %reference.target_digest, "could not read a blob");
-                Failure::passing(Refusal::Internal, "read")
-            })?)
+            let read = self.proofs.read(artifact_type, &digest, blob).await;
+            Body::Memory(read.map_err(|_| Failure::damage())?)
         } else {
-            Body::Blob(blob.clone())
+            Body::Blob(self.proofs.lend(artifact_type, digest, blob))
         };
         let meters = Arc::clone(&site.meters);
         Ok(Served { reference, size: Some(size), named: true, outcome, detail: None, body, meters, used })
@@ -399,8 +410,8 @@ impl Cache {
             Body::Memory(bytes) if served.size == Some(bytes.len() as u64) => {
                 ReadyBody::Memory(bytes.clone())
             }
-            Body::Blob(blob) => ReadyBody::Blob(blob.clone()),
-            Body::Memory(_) | Body::Following(_) | Body::Passing(_) => return,
+            Body::Blob(lent) if !lent.is_unproved() => ReadyBody::Blob(lent.clone()),
+            Body::Memory(_) | Body::Blob(_) | Body::Following(_) | Body::Passing(_) => return,
         };
         let reference = &served.reference;
         let varies = reference.http.as_ref().is_some_and(|http| http.variant.is_some());
@@ -410,6 +421,8 @@ impl Cache {
         let fresh_until = reference.ttl_seconds.map_or(Timestamp::MAX, |ttl| {
             reference.fetched_at.saturating_add(Duration::from_secs(ttl)).unwrap_or(Timestamp::MAX)
         });
+        let opened_until = self.clock.now().saturating_add(READY_HOLDS).unwrap_or(Timestamp::MAX);
+        let fresh_until = fresh_until.min(opened_until);
         let (used, meters) = (served.used.clone(), Arc::clone(&served.meters));
         // What it was old when it came counts as time that has passed since.
         let came_aged = Duration::from_secs(reference.http.as_ref().map_or(0, |http| http.age_seconds));
@@ -486,12 +499,4 @@ fn ask_for(resource: &Resource, source: &Source, via: Option<&str>) -> Result<As
         via: via.map(str::to_owned),
         ..Ask::default()
     })
-}
-
-async fn read_whole(blob: &Blob) -> std::io::Result<bytes::Bytes> {
-    if blob.size() <= READ_IN_PLACE {
-        return blob.read_all();
-    }
-    let blob = blob.clone();
-    spawn_blocking(move || blob.read_all()).await.map_err(std::io::Error::other)?
 }

@@ -21,7 +21,7 @@ use super::passing::Passing;
 use super::relay::date_by;
 use super::through::Place;
 use super::transfer::Transfer;
-use super::{Cache, Site, ask_for};
+use super::{Cache, Decision, Site, ask_for, decide};
 use crate::index::Record;
 use crate::model::http_cache::end_to_end;
 use crate::model::{Checksum, Claim, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
@@ -118,6 +118,9 @@ impl Job {
     }
 
     async fn obtain(&self, end: &FillEnd) -> Result<Obtained, Failure> {
+        if let Some(settled) = self.brought_meanwhile().await {
+            return Ok(Obtained::Settled(Box::new(settled)));
+        }
         if self.held.is_none()
             && let Some(settled) = self.authorise().await?
         {
@@ -138,6 +141,17 @@ impl Job {
             }
         };
         settled.map(|settled| Obtained::Settled(Box::new(settled)))
+    }
+
+    /// What another fill has brought since the request looked that began this one: it may have ended in
+    /// between.
+    async fn brought_meanwhile(&self) -> Option<Settled> {
+        let (place, found) = self.cache.look(self.protocol, &self.resource).await;
+        let (Held { reference, .. }, blob) = found.filter(|_| place.key == self.place.key)?;
+        let is_newer = |held: &Held| reference.fetched_at > held.reference.fetched_at;
+        let newer = self.held.as_ref().is_none_or(|(held, _)| is_newer(held));
+        let usable = decide(Some(&reference), &self.resource, self.cache.clock.now()) == Decision::Use;
+        (newer && usable).then_some(Settled { reference, blob, outcome: Outcome::Joined })
     }
 
     /// Content that the store has, but that nothing of this scope vouches for: upstream is asked
@@ -166,7 +180,7 @@ impl Job {
             return Ok(None);
         }
         if self.protocol.is_document(&reference.kind) {
-            let document = super::read_whole(&blob).await.map_err(|_| unreadable())?;
+            let document = self.read(&digest, &blob).await?;
             reference.links = Some(self.links(&reference, &document)?);
         }
         self.publish_ref(&reference).await?;
@@ -240,7 +254,7 @@ impl Job {
             self.freshen(&mut reference, old, answer);
         }
         if reference.links.is_none() && self.protocol.is_document(&reference.kind) {
-            let document = super::read_whole(blob).await.map_err(|_| unreadable())?;
+            let document = self.read(&reference.target_digest, blob).await?;
             reference.links = Some(self.links(&reference, &document)?);
         }
         self.publish_ref(&reference).await?;
@@ -358,6 +372,12 @@ impl Job {
     pub(super) async fn publish_judged(&self, arrived: Arrived) -> Result<(), Failure> {
         arrived.sealed.publish().await?;
         self.publish_ref(&arrived.reference).await
+    }
+
+    /// All of a blob of the store's; one that is damaged is set aside.
+    pub(super) async fn read(&self, digest: &Digest, blob: &Blob) -> Result<Bytes, Failure> {
+        let artifact_type = self.resource.key.proxy.artifact_type;
+        self.cache.proofs.read(artifact_type, digest, blob).await.map_err(|_| Failure::damage())
     }
 
     fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Claim>, Failure> {

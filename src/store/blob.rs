@@ -13,19 +13,27 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::buffers::{FRAME, Frame};
 use super::mapped;
+use crate::model::Timestamp;
 
 /// An open, immutable blob. Cheap to clone; stays readable if gc takes the file away meanwhile.
 #[derive(Debug, Clone)]
 pub struct Blob {
     content: Content,
     size: u64,
+    modified: Option<Timestamp>,
     /// The file as memory, once somebody has asked for it; `None` in it if it cannot be mapped.
     mapping: Arc<OnceLock<Option<Bytes>>>,
 }
 
 impl Blob {
+    /// One that has just been written here, or lives in memory.
     pub(super) fn new(content: Content, size: u64) -> Self {
-        Self { content, size, mapping: Arc::default() }
+        Self { content, size, modified: None, mapping: Arc::default() }
+    }
+
+    /// One that was found on disk.
+    pub(super) fn found(content: Content, size: u64, modified: Timestamp) -> Self {
+        Self { modified: Some(modified), ..Self::new(content, size) }
     }
 
     pub(super) const fn content(&self) -> &Content {
@@ -35,6 +43,12 @@ impl Blob {
     /// Its size in bytes, as it was when it was opened.
     pub const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// When its file was last written, or noted to be what its name says; `None` if it has just been
+    /// written here, or has no file.
+    pub const fn modified(&self) -> Option<Timestamp> {
+        self.modified
     }
 
     /// Its size in bytes at this moment. A file never changes its size unless somebody damages it,

@@ -141,6 +141,16 @@ pub(super) fn renamed_between(artifact_type: ArtifactType, proxies: &[String]) -
     of_type.chain(proxies.iter().flat_map(of_proxy)).map(ObjectPath::new).collect()
 }
 
+/// Where locks and notes are.
+pub(super) fn locks() -> ObjectPath {
+    ObjectPath::new("locks".into())
+}
+
+/// Whether a path is the name of an object: a blob or a ref.
+pub(super) fn is_object(path: &str) -> bool {
+    key_of(path).is_some() || ArtifactType::ALL.into_iter().any(|of| digest_of(of, path).is_some())
+}
+
 /// A named lock.
 pub(super) fn lock(name: &str) -> ObjectPath {
     let mut path = String::from("locks/");

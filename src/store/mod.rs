@@ -19,6 +19,7 @@ mod mapped;
 mod memory;
 mod recent;
 mod scan;
+mod session;
 mod staged;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use blob::Blob;
 pub(crate) use buffers::FRAME;
 pub use error::StoreError;
 pub use scan::{BlobEntry, RefEntry, Scan, TrashEntry};
+pub use session::Session;
 pub use staged::{Sealed, Staged, StagedReader};
 
 use crate::model::{Area, ArtifactType, Checksum, Digest, Hasher, ProxyId, Ref, RefKey, Timestamp};

@@ -343,7 +343,6 @@ async fn d8_a_blob_that_cannot_be_read_is_never_served_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails: a blob that cannot be read stays where it is until fsck sets it aside"]
 async fn d8_the_next_request_for_a_blob_that_could_not_be_read_is_a_miss() {
     let origin = Origin::start().await;
     let (repoxy, image) = unreadable(&origin).await;
@@ -365,14 +364,57 @@ fn flipped(blob: &Blob) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails: what is on disk is trusted until fsck reads it"]
 async fn d9_after_an_unclean_start_a_flipped_bit_is_never_served() {
     let origin = Origin::start().await;
     let (mut repoxy, image) = at_rest(&origin).await;
-    let blob = &image.blobs[1];
-    replaced(&repoxy, blob, &flipped(blob));
+    for blob in &image.blobs[1..] {
+        replaced(&repoxy, blob, &flipped(blob));
+    }
+    let mut manifest = image.bytes.to_vec();
+    manifest[20] ^= 1;
+    let own = Blob { digest: image.digest, path: image.path.clone(), bytes: image.bytes.clone() };
+    replaced(&repoxy, &own, &manifest);
     repoxy.start();
-    assert_never_wrong(&repoxy, blob).await;
+    assert_eq!(
+        repoxy.get(&image.path).await.bytes(),
+        &image.bytes,
+        "nothing has gone out, so it is fetched again"
+    );
+    let parts = [None, Some("bytes=0-9"), Some("bytes=149990-150010"), Some("bytes=-1")];
+    for (blob, part) in image.blobs[1..].iter().zip(parts) {
+        let first = attempt(&repoxy, &blob.path, part).await;
+        assert!(first.is_none(), "cut before its end: {part:?}");
+        // It has been set aside by then.
+        assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+        assert_never_wrong(&repoxy, blob).await;
+    }
+    repoxy.becomes_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d9_after_a_clean_end_nothing_is_read_twice_and_after_an_unclean_one_everything_once() {
+    let origin = Origin::start().await;
+    let (mut repoxy, image) = at_rest(&origin).await;
+    let blob = &image.blobs[1];
+    let file = repoxy.blob_file(&blob.digest.hex());
+    let proved_at = || file.metadata().expect("there").modified().expect("a time");
+    let fetched_at = proved_at();
+    repoxy.start();
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    assert!(proved_at() > fetched_at, "the server before was killed");
+    let read_at = proved_at();
+    for unclean in [false, true] {
+        if unclean {
+            repoxy.kill();
+        } else {
+            assert!(repoxy.terminate().success());
+        }
+        repoxy.start();
+        assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+        assert_eq!(proved_at() > read_at, unclean);
+    }
+    origin.stop().await;
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

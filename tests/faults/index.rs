@@ -221,7 +221,6 @@ async fn d15_a_symlink_in_the_place_of_a_blob_is_a_miss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails: an empty directory is no finding, and no blob can take its place"]
 async fn d15_a_directory_in_the_place_of_a_blob_is_a_miss() {
     in_the_way(|file| std::fs::create_dir(file).expect("writable")).await;
 }

@@ -38,6 +38,8 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
 
 /// What the tests of a row leave open.
 pub(super) const NOTES: &[(&str, &str)] = &[
+    ("D8", "by failing the reads of one file"),
+    ("D9", "a week without reading is not waited for; how often everything is read is for cron to say"),
     (
         "D1",
         "hits, errors and clean-up are as they must be; what cannot be stored is not passed through yet: the client gets an error or a cut",
@@ -45,18 +47,9 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("D2", "as D1"),
     ("D7", "mounted read-only before the start, which is the harder case; misses as D1"),
     (
-        "D8",
-        "by failing the reads of one file; the answer is cut, but the blob stays in its place until fsck sets it aside",
-    ),
-    (
-        "D9",
-        "fsck finds and mends it; a server serves what is on disk without reading it first, also after an unclean start",
-    ),
-    (
         "D6",
         "of a blob its client has all bytes; a document that cannot be published is not passed through yet",
     ),
-    ("D15", "a directory with nothing in it is no finding, and no blob can take its place"),
     ("A2", "a trickle of any rate counts as progress: it is asked for again each minute without end"),
     ("A6", "the partial file is dropped, not kept for a later request"),
     (

@@ -125,7 +125,10 @@ impl Files {
 
     fn open(&self, path: &ObjectPath) -> Result<Option<Blob>, StoreError> {
         let opened = self.open_file(path)?;
-        Ok(opened.map(|(file, stat)| Blob::new(Content::File(Arc::new(file)), size_of(&stat))))
+        Ok(opened.map(|(file, raw)| {
+            let Stat { size, modified, .. } = stat_of(&raw);
+            Blob::found(Content::File(Arc::new(file)), size, modified)
+        }))
     }
 
     fn stat(&self, path: &ObjectPath) -> Result<Option<Stat>, StoreError> {
@@ -143,6 +146,19 @@ impl Files {
             self.prune(path);
         }
         Ok(gone)
+    }
+
+    /// Removes a directory with nothing in it, which no file can take the place of; false if it is none.
+    fn remove_empty(&self, path: &ObjectPath) -> Result<bool, StoreError> {
+        let removed = self
+            .root
+            .parent(path.as_str())
+            .and_then(|(dir, leaf)| rustix::fs::unlinkat(&dir, leaf, AtFlags::REMOVEDIR));
+        match removed {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(error) => Err(self.error("remove", path, error)),
+        }
     }
 
     /// Renames, replacing; false if there is nothing to rename.

@@ -154,7 +154,11 @@ impl Upload for LocalUpload {
                         && !stat.regular
                     {
                         tracing::warn!(%path, "replacing what is not a file");
-                        self.place(path, true)?;
+                        if !self.files.remove_empty(path)? {
+                            self.place(path, true)?;
+                        } else if !self.place(path, false)? {
+                            continue;
+                        }
                         return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
                     }
                 }

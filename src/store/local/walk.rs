@@ -17,7 +17,7 @@ use rustix::io::{Errno, Result};
 use walkdir::WalkDir;
 
 use super::super::backend::Pages;
-use super::super::{Entry, ObjectPath, StoreError};
+use super::super::{Entry, ObjectPath, StoreError, layout};
 use super::root::{Root, absent_is_none, is_regular};
 use super::stat_of;
 
@@ -107,7 +107,13 @@ fn list(
         Err(Errno::NOENT) => return Ok(()),
         opened => opened?,
     };
-    for (name, kind) in names(dir.as_fd())? {
+    let names = names(dir.as_fd())?;
+    if names.is_empty() && layout::is_object(folder.as_str()) {
+        // A directory in an object's place; with something in it, that shows.
+        let stat = stat_of(&rustix::fs::fstat(&dir)?);
+        pages.push(Entry { path: folder.clone(), stat, content: None });
+    }
+    for (name, kind) in names {
         let path = folder.join(&name.to_string_lossy());
         match (name.to_str(), kind.is_dir()) {
             (Some(_), true) => todo.push(path),
