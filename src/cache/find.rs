@@ -164,10 +164,7 @@ impl Cache {
         self.complete(protocol, key, &mut reference);
         let scope = protocol.scope(&key.path).to_owned();
         self.file_grants.forget(&key.proxy, &scope);
-        let record = Record { key: key.clone(), scope, reference };
-        if !self.writer.record(record).await {
-            tracing::debug!(%key, "a row could not be written now");
-        }
+        self.record(Record { key: key.clone(), scope, reference }).await;
     }
 
     /// Fills in the links of a ref that was written without them, by hand or by an older version.

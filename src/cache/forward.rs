@@ -9,6 +9,7 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use super::failure::Failure;
 use super::passing::Passing;
 use super::{Body, Cache, Outcome, Served, Site, Want, ask_for, obtain};
+use crate::index::Record;
 use crate::model::{Digest, RefKey, Resource, Source};
 use crate::protocol::{Protocol, Refusal};
 use crate::upstream::{Act, Answer, Ask};
@@ -78,13 +79,34 @@ impl Cache {
 
     /// Takes a ref away and everything that vouches for it.
     pub(super) async fn remove(&self, key: &RefKey) {
-        if let Err(error) = self.writer.forget(vec![key.clone()]).await {
-            tracing::debug!(%error, %key, "a row could not be removed now");
-        }
+        self.forget(key).await;
         if let Err(error) = self.store.remove_ref(key).await {
             tracing::warn!(%error, %key, "a ref could not be withdrawn");
         }
+        // Somebody may have read the file before it went, and written a row for it since.
+        self.forget(key).await;
         self.hot.clear();
+    }
+
+    async fn forget(&self, key: &RefKey) {
+        if let Err(error) = self.writer.forget(vec![key.clone()]).await {
+            tracing::debug!(%error, %key, "a row could not be removed now");
+        }
+    }
+
+    /// Writes the row of a ref that has a file; whether it is written now. Whoever takes a ref away forgets
+    /// its row before and after, and here the file is looked for afterwards, so that no row stays without one.
+    pub(super) async fn record(&self, record: Record) -> bool {
+        let key = record.key.clone();
+        if !self.writer.record(record).await {
+            tracing::debug!(%key, "a row could not be written now");
+            return false;
+        }
+        let stays = !matches!(self.store.has_ref(&key).await, Ok(false));
+        if !stays {
+            self.forget(&key).await;
+        }
+        stays
     }
 }
 

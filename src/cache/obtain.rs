@@ -412,7 +412,7 @@ impl Job {
         }
         let scope = self.protocol.scope(&key.path).to_owned();
         self.cache.file_grants.forget(&key.proxy, &scope);
-        self.cache.writer.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
+        self.cache.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
         if self.protocol.is_catalogue(&reference.kind) {
             let (rules, fetched_at) = (self.protocol, reference.fetched_at);
             self.cache.catalogues.note(rules, key, &reference.kind, digest, fetched_at);

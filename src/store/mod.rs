@@ -150,6 +150,11 @@ impl Store {
         self.backend.put(&path, &layout::staging(&key.proxy), json.into()).await
     }
 
+    /// Whether a ref has a file.
+    pub async fn has_ref(&self, key: &RefKey) -> Result<bool, StoreError> {
+        Ok(self.backend.stat(&layout::path_of(key)).await?.is_some())
+    }
+
     /// Deletes a ref, and the directories that become empty by it; false if it was not there.
     pub async fn remove_ref(&self, key: &RefKey) -> Result<bool, StoreError> {
         self.backend.delete(&layout::path_of(key)).await

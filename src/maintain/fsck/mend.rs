@@ -22,7 +22,7 @@ pub(super) async fn mend(at: Upkeep<'_>, mend: Mend<'_>) -> Result<(), MaintainE
         Mend::Withdraw(key) => {
             forget(at, Some(key))?;
             at.store.remove_ref(key).await?;
-            Ok(())
+            forget(at, Some(key))
         }
         Mend::Restore(artifact_type, digest) => {
             at.store.ensure_live(artifact_type, digest, None).await?;

@@ -73,6 +73,10 @@ async fn expire(
         for key in &gone {
             tally.expired += u64::from(at.store.remove_ref(key).await?);
         }
+        // Somebody may have read a file before it went, and written a row for it since.
+        if let Some(index) = at.index {
+            index.forget(&gone)?;
+        }
         at.progress.advance(batch.len() as u64);
     }
     Ok(spared)
