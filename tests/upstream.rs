@@ -272,7 +272,7 @@ async fn a_trickle_is_too_slow_though_it_is_never_idle() {
     quick.limits.rate_window = MILLISECOND * 50;
     quick.limits.min_rate = 1_000_000;
     let answer = upstream(quick).send(&ask(&blob.path)).await.expect("headers");
-    assert_eq!(whole(answer).await, Err(UpstreamError::Timeout("too slow")));
+    assert_eq!(whole(answer).await, Err(UpstreamError::TooSlow));
 }
 
 #[tokio::test]

@@ -128,8 +128,8 @@ async fn begin(store: &Store) -> (Option<Session>, Timestamp) {
 /// Makes the staging directories of all proxies, which the first fetch of each would have to wait for.
 async fn prepare(store: Arc<Store>, proxies: Vec<ProxyId>) {
     for proxy in proxies {
-        if let Err(error) = store.stage(&proxy, None, &[]).await {
-            let error = &error as &dyn std::error::Error;
+        if let Some(error) = store.stage(&proxy, None, &[]).await.unstored() {
+            let error = error as &dyn std::error::Error;
             tracing::warn!(error, %proxy, "the store takes no files for now");
         }
     }

@@ -1,5 +1,7 @@
 //! What a failure upstream or on disk means to a client.
 
+use std::sync::Arc;
+
 use crate::model::http_cache::Excuse;
 use crate::protocol::Refusal;
 use crate::store::StoreError;
@@ -17,12 +19,19 @@ pub(super) struct Failure {
     pub stale_allowed: bool,
     /// A short token for logs, metrics and `Cache-Status`.
     pub detail: &'static str,
+    /// What the store could not do, if that is all there is: upstream's bytes can be passed on then.
+    pub unstored: Option<Arc<StoreError>>,
 }
 
 impl Failure {
     /// A failure of upstream or of this machine: cached content may stand in.
     pub(super) const fn passing(refusal: Refusal, detail: &'static str) -> Self {
-        Self { refusal, stale_allowed: true, detail }
+        Self { refusal, stale_allowed: true, detail, unstored: None }
+    }
+
+    /// A failure of the store.
+    fn unstored(why: Arc<StoreError>) -> Self {
+        Self { unstored: Some(why), ..Self::passing(Refusal::Internal, "store") }
     }
 
     /// What the store holds is not what its name says.
@@ -46,7 +55,7 @@ impl Failure {
 
     /// An answer of upstream: cached content must not contradict it.
     const fn said(refusal: Refusal, detail: &'static str) -> Self {
-        Self { refusal, stale_allowed: false, detail }
+        Self { refusal, stale_allowed: false, detail, unstored: None }
     }
 }
 
@@ -63,7 +72,7 @@ impl From<UpstreamError> for Failure {
             E::Open { retry_after } => {
                 Self::passing(Refusal::Unavailable { retry_after: Some(retry_after) }, "breaker-open")
             }
-            E::Timeout(_) => Self::passing(Refusal::Timeout, "timeout"),
+            E::Timeout(_) | E::TooSlow => Self::passing(Refusal::Timeout, "timeout"),
             E::Unreachable(_) => Self::passing(bad("it cannot be reached"), "unreachable"),
             E::Forbidden(_) => Self::passing(bad("it led to an address that is not allowed"), "forbidden"),
             E::Status(_) => Self::passing(bad("an error status"), "status"),
@@ -80,7 +89,8 @@ impl From<StoreError> for Failure {
                 Self::passing(Refusal::BadUpstream("the bytes are not the ones named"), "corrupt")
             }
             StoreError::Length { .. } => Self::passing(Refusal::BadUpstream("the transfer broke"), "broken"),
-            _ => Self::passing(Refusal::Internal, "store"),
+            StoreError::Unstored(why) => Self::unstored(why),
+            why => Self::unstored(Arc::new(why)),
         }
     }
 }
@@ -92,6 +102,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn wrong_bytes_are_not_taken_for_a_failure_of_the_store() {
+        let actual = crate::model::Digest::of(b"x");
+        let wrong = StoreError::Mismatch { actual, expected: actual.into() };
+        let length = StoreError::Length { actual: 1, expected: 2 };
+        for error in [wrong, length] {
+            assert!(Failure::from(error).unstored.is_none());
+        }
+        let full = || StoreError::NoRoom { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() };
+        for error in [full(), StoreError::Unstored(Arc::new(full()))] {
+            let why = Failure::from(error).unstored.expect("a failure of the store");
+            assert!(matches!(*why, StoreError::NoRoom { .. }), "{why}");
+        }
+    }
+
+    #[test]
     fn only_upstreams_own_no_forbids_stale_content_and_nothing_else_becomes_not_found() {
         let errors = [
             UpstreamError::NotFound,
@@ -99,6 +124,7 @@ mod tests {
             UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(7)) },
             UpstreamError::Open { retry_after: Duration::from_secs(1) },
             UpstreamError::Timeout("first byte"),
+            UpstreamError::TooSlow,
             UpstreamError::Unreachable(String::new()),
             UpstreamError::Forbidden(String::new()),
             UpstreamError::Status(500),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -32,11 +33,13 @@ pub(super) enum Stage {
     Passing(Arc<Passing>),
     /// It has ended.
     Settled(Arc<Result<Settled, Failure>>),
+    /// It has ended with content that is right, but is not kept.
+    Unkept(Arc<Unkept>),
 }
 
 impl Stage {
     const fn is_over(&self) -> bool {
-        matches!(self, Self::Settled(_) | Self::Passing(_))
+        matches!(self, Self::Settled(_) | Self::Passing(_) | Self::Unkept(_))
     }
 }
 
@@ -47,6 +50,24 @@ pub(super) struct Settled {
     pub blob: Blob,
     /// `Revalidated` or `Filled`; `Joined` if another fill had brought it just before.
     pub outcome: Outcome,
+}
+
+/// Content that came and is right, but that could not be kept.
+#[derive(Debug)]
+pub(super) struct Unkept {
+    pub reference: Ref,
+    pub content: Content,
+    /// Why: what those are told who need it kept.
+    pub why: Failure,
+}
+
+/// Where the bytes are that could not be kept.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// In memory.
+    Document(Bytes),
+    /// With those who follow, as far as they have not read them.
+    Flow(Arc<Flow>),
 }
 
 /// A fill as those who wait for it see it.
@@ -62,11 +83,19 @@ impl Fill {
         matches!(*self.stage.borrow(), Stage::Asking)
     }
 
-    /// Waits until there is something to serve or nothing to hope for.
+    /// Waits until there is something to serve or nothing to hope for. What cannot begin before it is checked
+    /// is waited for, so that what is wrong is refused in words.
     pub(super) async fn arrived(mut self) -> Stage {
         // An error means that the fill is gone; its guard has then published the end.
         let _ = self.stage.wait_for(|stage| !matches!(stage, Stage::Asking)).await;
-        self.stage.borrow().clone()
+        let stage = self.stage.borrow().clone();
+        if let Stage::Flowing(_, flow) = &stage
+            && !flow.may_begin().await
+        {
+            let _ = self.stage.wait_for(Stage::is_over).await;
+            return self.stage.borrow().clone();
+        }
+        stage
     }
 
     /// The same, but not longer than until the fill is `patience` old: `None` then.
@@ -81,6 +110,7 @@ impl Fill {
         let _ = self.stage.wait_for(Stage::is_over).await;
         match &*self.stage.borrow() {
             Stage::Settled(result) => result.as_ref().as_ref().map(|_| ()).map_err(Failure::clone),
+            Stage::Unkept(unkept) => Err(unkept.why.clone()),
             Stage::Asking | Stage::Flowing(..) | Stage::Passing(_) => {
                 Err(Failure::passing(Refusal::Internal, "unsettled"))
             }
@@ -144,24 +174,42 @@ impl FillEnd {
     }
 
     /// Ends the fill with an answer for whoever takes it first.
-    pub(super) fn pass(mut self, passing: Passing) {
+    pub(super) fn pass(self, passing: Passing) {
         self.unlist();
         self.stage.send_replace(Stage::Passing(Arc::new(passing)));
     }
 
     /// Ends the fill. New requests from now on start afresh, those of clients that have been told of the end
     /// included: hence it is unlisted first.
-    pub(super) fn settle(mut self, result: Result<Settled, Failure>) {
+    ///
+    /// Those who wait see nothing but the end if they look late: what has come whole and right is theirs, though
+    /// it failed afterwards.
+    pub(super) fn settle(self, result: Result<Settled, Failure>) {
         self.unlist();
-        self.stage.send_replace(Stage::Settled(Arc::new(result)));
+        self.stage.send_modify(|stage| {
+            *stage = match (result, &*stage) {
+                (Err(why), Stage::Flowing(reference, flow)) if flow.is_whole() => {
+                    let (reference, content) = (Ref::clone(reference), Content::Flow(Arc::clone(flow)));
+                    Stage::Unkept(Arc::new(Unkept { reference, content, why }))
+                }
+                (result, _) => Stage::Settled(Arc::new(result)),
+            };
+        });
     }
 
-    fn unlist(&mut self) {
-        let Some((fills, key)) = self.listed.take() else { return };
+    /// Ends the fill with a document that is not kept.
+    pub(super) fn hand_over(self, unkept: Unkept) {
+        self.unlist();
+        self.stage.send_replace(Stage::Unkept(Arc::new(unkept)));
+    }
+
+    /// Sees to it that nobody joins this fill any more; those who have wait on.
+    pub(super) fn unlist(&self) {
+        let Some((fills, key)) = &self.listed else { return };
         let mut running = fills.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Another may have been listed since this one was unlisted.
-        if running.get(&key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
-            running.remove(&key);
+        if running.get(key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
+            running.remove(key);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Reading a fill while it grows.
 //!
 //! Everyone who waits for a fill is a follower, its starter included: they read what is staged at
-//! their own pace and own nothing of the fill, so that none of them can slow it or end it. The last
-//! bytes of content with a known checksum are held back until the checksum agrees (invariant I5).
+//! their own pace and own nothing of the fill, so that none of them can slow it or end it; only content that
+//! cannot be stored waits for them, and not for ever. The last bytes of content with a known checksum are
+//! held back until the checksum agrees (invariant I5).
 
 use std::io;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::watch;
 
-use crate::store::{FRAME, StagedReader};
+use crate::store::{FRAME, Found, Mark, StagedReader};
 
 /// How many bytes are held back until the checksum agrees.
 pub(super) const HOLD_BACK: u64 = 64 << 10;
@@ -48,8 +49,23 @@ pub(super) struct Flow {
 impl Flow {
     /// Whether all bytes have come, so that only their publishing is left to wait for.
     pub(super) fn has_arrived(&self) -> bool {
+        self.is_whole() || self.size.is_some_and(|size| *self.written.borrow() >= size)
+    }
+
+    /// Whether all bytes have come and are right.
+    pub(super) fn is_whole(&self) -> bool {
         matches!(*self.release.borrow(), Release::Whole { .. })
-            || self.size.is_some_and(|size| *self.written.borrow() >= size)
+    }
+
+    /// Waits until there is something to say: at once, but for content so small that none of it may be seen before
+    /// the verdict. False if that is that it is not to be served.
+    pub(super) async fn may_begin(&self) -> bool {
+        if self.size.is_none_or(|size| size > HOLD_BACK) {
+            return true;
+        }
+        let mut release = self.release.clone();
+        let verdict = release.wait_for(|release| *release != Release::Held).await;
+        verdict.is_ok_and(|release| *release != Release::Failed)
     }
 }
 
@@ -57,22 +73,31 @@ impl Flow {
 #[derive(Debug)]
 pub struct Follower {
     flow: Arc<Flow>,
+    mark: Mark,
     written: watch::Receiver<u64>,
     release: watch::Receiver<Release>,
     ended: bool,
 }
 
 impl Follower {
-    pub(super) fn new(flow: Arc<Flow>) -> Self {
-        Self { written: flow.written.clone(), release: flow.release.clone(), flow, ended: false }
+    /// `None` if the content is not stored, and its beginning is gone already.
+    pub(super) fn new(flow: Arc<Flow>) -> Option<Self> {
+        let (written, release) = (flow.written.clone(), flow.release.clone());
+        Some(Self { mark: flow.reader.mark()?, written, release, flow, ended: false })
     }
 
     /// The frames of a slice, as they become readable.
     pub(super) fn frames(self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
+        self.mark.skip_to(range.start);
         futures_util::stream::unfold((self, range), |(mut follower, mut range)| async move {
             let frame = follower.next(&range).await?;
             match &frame {
-                Ok(bytes) => range.start += bytes.len() as u64,
+                Ok(bytes) => {
+                    range.start += bytes.len() as u64;
+                    // One that has all it wants waits for nothing more.
+                    let ended = range.start >= range.end;
+                    follower.mark.reached(if ended { u64::MAX } else { range.start });
+                }
                 Err(_) => follower.ended = true,
             }
             Some((frame, (follower, range)))
@@ -113,7 +138,10 @@ impl Follower {
         if let Some(bytes) = self.flow.reader.recent(offset, len) {
             return Ok(bytes);
         }
-        let len = len.min(FRAME);
+        let len = match self.mark.find(offset, len)? {
+            Found::Memory(bytes) => return Ok(bytes),
+            Found::File(len) => len.min(FRAME),
+        };
         if let Some(bytes) = self.flow.reader.try_read_at(offset, len)? {
             return Ok(bytes);
         }

@@ -1,6 +1,8 @@
 //! A new version of a document is judged before anything of it is stored, and published only together
 //! with what it needs: the dialect says what that is (`companions`) and whether all is well (`vet`).
 //!
+//! What the store does not take is judged all the same, and passed on.
+//!
 //! A crash in between leaves what [`super::obtain`] leaves: companions without the document that names
 //! them, which later fetches use or gc removes; never the document without them.
 
@@ -9,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use super::failure::Failure;
 use super::obtain::{Arrived, Job, Said};
 use super::through::Place;
-use crate::model::{Area, Delivery, Descriptor, Ref, RefKey};
+use crate::model::{Area, Delivery, Descriptor, Ref, RefKey, Resource};
 use crate::protocol::{Companion, Gathered, Gotten, Refusal};
 
 /// The most companions of one document.
@@ -22,11 +24,13 @@ const AT_A_TIME: usize = 4;
 pub(super) struct Judged {
     /// Companions that wait for the document, with their jobs.
     waiting: Vec<(Job, Arrived)>,
+    /// Companions that are checked by their checksums, and may be published before the document.
+    checked: Vec<Resource>,
     descriptors: Vec<Descriptor>,
 }
 
 impl Job {
-    /// Fetches a document's companions and has all of it judged.
+    /// Fetches what a document has to be judged with, and has it judged.
     pub(super) async fn judge(&self, document: &[u8]) -> Result<Judged, Failure> {
         let old = match &self.held {
             Some((held, blob)) => self.read(&held.reference.target_digest, blob).await.ok(),
@@ -48,7 +52,8 @@ impl Job {
             wanted.into_iter().partition(|companion| companion.resource.expect.is_some());
 
         let mut gathered = Gathered::default();
-        let mut judged = Judged::default();
+        let checked = checked.into_iter().map(|companion| companion.resource).collect();
+        let mut judged = Judged { checked, ..Judged::default() };
         for Companion { resource, optional, .. } in unchecked {
             let job = Self { place: Place::of(&resource), resource, held: None, ..self.clone() };
             let arrived = match job.bring().await {
@@ -61,14 +66,6 @@ impl Job {
             judged.waiting.push((job, arrived));
         }
         judged.descriptors = self.protocol.vet(&self.resource, document, &gathered).map_err(refused)?;
-        futures_util::stream::iter(checked)
-            .map(|Companion { resource, .. }| {
-                let (cache, site) = (self.cache.clone(), self.site.clone());
-                cache.secure(site, self.protocol, resource)
-            })
-            .buffer_unordered(AT_A_TIME)
-            .try_collect::<()>()
-            .await?;
         Ok(judged)
     }
 
@@ -103,8 +100,16 @@ impl Job {
 }
 
 impl Judged {
-    /// Publishes what waited for the document. To be done before the document is published.
-    pub(super) async fn publish_companions(&mut self) -> Result<(), Failure> {
+    /// Sees that what the document belongs with is published. To be done before the document is.
+    pub(super) async fn publish_companions(&mut self, document: &Job) -> Result<(), Failure> {
+        futures_util::stream::iter(self.checked.drain(..))
+            .map(|resource| {
+                let (cache, site) = (document.cache.clone(), document.site.clone());
+                cache.secure(site, document.protocol, resource)
+            })
+            .buffer_unordered(AT_A_TIME)
+            .try_collect::<()>()
+            .await?;
         for (job, arrived) in self.waiting.drain(..) {
             job.publish_judged(arrived).await?;
         }

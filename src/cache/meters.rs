@@ -17,7 +17,7 @@ pub enum Outcome {
     Joined,
     /// From the store though past its time: upstream could not be asked, or need not be.
     Stale,
-    /// From upstream past the store, because it is for this client alone.
+    /// From upstream past the store, because it is for this client alone or the store did not take it.
     Passed,
 }
 
@@ -44,6 +44,7 @@ pub struct ProxyMeters {
     proxy: String,
     served: [Counter; Outcome::ALL.len()],
     sent: Counter,
+    unstored: Counter,
     fills: Gauge,
 }
 
@@ -59,6 +60,10 @@ impl ProxyMeters {
         describe_counter!("repoxy_responses_total", "Answers with content, by proxy and outcome");
         describe_counter!("repoxy_refusals_total", "Requests answered without content, by proxy and kind");
         describe_counter!("repoxy_sent_bytes_total", "Bytes of content sent to clients, by proxy");
+        describe_counter!(
+            "repoxy_unstored_total",
+            "Fetches whose content was passed on because the store failed, by proxy"
+        );
         describe_gauge!("repoxy_fills", "Fetches from upstream that are under way, by proxy");
         let proxy = proxy.to_string();
         let served = Outcome::ALL.map(|outcome| {
@@ -67,6 +72,7 @@ impl ProxyMeters {
         Self {
             served,
             sent: counter!("repoxy_sent_bytes_total", "proxy" => proxy.clone()),
+            unstored: counter!("repoxy_unstored_total", "proxy" => proxy.clone()),
             fills: gauge!("repoxy_fills", "proxy" => proxy.clone()),
             proxy,
         }
@@ -90,6 +96,11 @@ impl ProxyMeters {
     /// Counts bytes sent to clients.
     pub fn sent(&self, bytes: u64) {
         self.sent.increment(bytes);
+    }
+
+    /// Counts a fetch whose content the store did not take.
+    pub(super) fn unstored(&self) {
+        self.unstored.increment(1);
     }
 
     /// Counts a fill as running until the guard is dropped.

@@ -26,6 +26,7 @@ mod memo;
 mod meters;
 mod names;
 mod obtain;
+mod outlet;
 mod passing;
 mod proof;
 mod relay;

@@ -3,7 +3,7 @@
 //! The order is that of invariant I4, and the writer's half of the gc protocol (`docs/layout.md`):
 //! W1 the blob is live, W2 the ref is published, W3 the blob is looked at again. A crash between
 //! any two steps leaves a stray that gc removes. A job runs in a task of its own and is never
-//! cancelled by a client.
+//! cancelled by a client. What the store does not take is passed on, checked, and not kept.
 
 use std::sync::Arc;
 
@@ -12,11 +12,12 @@ use http::StatusCode;
 use tokio::sync::watch;
 
 use super::failure::Failure;
-use super::fill::{FillEnd, Settled};
+use super::fill::{Content, FillEnd, Settled, Unkept};
 use super::find::Held;
 use super::follow::{Flow, Release};
 use super::judge::Judged;
 use super::meters::Outcome;
+use super::outlet::Outlet;
 use super::passing::Passing;
 use super::relay::date_by;
 use super::through::Place;
@@ -26,7 +27,7 @@ use crate::index::Record;
 use crate::model::http_cache::end_to_end;
 use crate::model::{Checksum, Claim, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Protocol, Refusal};
-use crate::store::{Blob, Sealed, Staged};
+use crate::store::{Blob, Sealed, Staged, StoreError};
 use crate::upstream::{Answer, Ask, UpstreamError};
 
 /// How often a fill starts over, when the content was corrupt or was lost between W1 and W3.
@@ -55,6 +56,8 @@ enum Obtained {
     Settled(Box<Settled>),
     /// It is for one client alone.
     Passing(Box<Passing>),
+    /// A document that the store did not take.
+    Unkept(Box<Unkept>),
 }
 
 /// What upstream said to the first question.
@@ -73,6 +76,8 @@ pub(super) struct Arrived {
     pub sealed: Sealed,
     /// The bytes, if it is delivered whole.
     pub document: Option<Bytes>,
+    /// How to follow it, if those who wait have not been let in.
+    pub unseen: Option<Box<Flow>>,
 }
 
 impl Job {
@@ -94,9 +99,12 @@ impl Job {
         }
         let now = self.cache.clock.now();
         let result = result.map_err(|failure| {
-            tracing::info!(%key, why = failure.detail, refusal = %failure.refusal, "a fetch from upstream failed");
-            if self.held.is_some() && failure.stale_allowed {
-                self.cache.doubts.note(&self.place.key, failure.detail, now);
+            // What only the store did says nothing of upstream, and has been told.
+            if failure.unstored.is_none() {
+                tracing::info!(%key, why = failure.detail, refusal = %failure.refusal, "a fetch from upstream failed");
+                if self.held.is_some() && failure.stale_allowed {
+                    self.cache.doubts.note(&self.place.key, failure.detail, now);
+                }
             }
             self.cache.note_failure(&self.resource, failure, now)
         });
@@ -113,6 +121,7 @@ impl Job {
                 self.cache.unshared.clear(&self.place.key);
                 end.settle(Ok(*settled));
             }
+            Ok(Obtained::Unkept(unkept)) => end.hand_over(*unkept),
             Err(failure) => end.settle(Err(failure)),
         }
     }
@@ -137,7 +146,7 @@ impl Job {
             }
             (Said::Body(answer, ask), _) => {
                 let arrived = self.download(*answer, &ask, Some(end)).await?;
-                self.publish(arrived).await
+                return self.publish(arrived, end).await;
             }
         };
         settled.map(|settled| Obtained::Settled(Box::new(settled)))
@@ -160,8 +169,13 @@ impl Job {
     async fn authorise(&self) -> Result<Option<Settled>, Failure> {
         let Some(digest) = self.resource.expect.as_ref().and_then(Checksum::digest) else { return Ok(None) };
         let artifact_type = self.resource.key.proxy.artifact_type;
-        let Some(blob) = self.cache.store.ensure_live(artifact_type, &digest, None).await? else {
-            return Ok(None);
+        let blob = match self.cache.store.ensure_live(artifact_type, &digest, None).await {
+            Ok(Some(blob)) => blob,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, %digest, "could not look for a blob");
+                return Ok(None);
+            }
         };
         let ask = Ask { head: true, ..self.ask_at(&self.resource.source)? };
         let answer = match self.site.upstream.send(&ask).await {
@@ -183,7 +197,7 @@ impl Job {
             let document = self.read(&digest, &blob).await?;
             reference.links = Some(self.links(&reference, &document)?);
         }
-        self.publish_ref(&reference).await?;
+        self.renew_ref(&reference).await?;
         Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated }))
     }
 
@@ -257,7 +271,7 @@ impl Job {
             let document = self.read(&reference.target_digest, blob).await?;
             reference.links = Some(self.links(&reference, &document)?);
         }
-        self.publish_ref(&reference).await?;
+        self.renew_ref(&reference).await?;
         Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
     }
 
@@ -287,24 +301,27 @@ impl Job {
                 "endless",
             ));
         }
-        let staged = self.cache.store.stage(&resource.key.proxy, size, &claims).await?;
+        let staged = self.cache.store.stage(&resource.key.proxy, size, &claims).await;
+        let staged = match limit {
+            Some(limit) => staged.held_whole(limit),
+            None => staged,
+        };
         let (release, released) =
             watch::channel(if claims.is_empty() { Release::Unchecked } else { Release::Held });
-        let release = ReleaseGuard(release);
         let named = resource.expect.as_ref().and_then(Checksum::digest);
+        let digest = named.unwrap_or_else(|| Digest::of(b""));
+        let mut reference = reading(resource, &answer, digest, size.unwrap_or(0), self.cache.clock.now());
+        self.mark_variant(&mut reference);
+        let (reader, written) = (staged.reader(), staged.progress());
+        let flow = Flow { reader, written, release: released, size, named: named.is_some() };
+        let end = end.filter(|_| resource.delivery == Delivery::Streamed);
+        let mut outlet = Outlet::new(self, end, (reference, flow), release);
         // Content that is named in another algorithm only is not shown before it is whole: what it is
         // called here is not known yet.
-        if let Some(end) = end
-            && resource.delivery == Delivery::Streamed
-            && (named.is_some() || resource.expect.is_none())
-        {
-            let digest = named.unwrap_or_else(|| Digest::of(b""));
-            let mut reference = reading(resource, &answer, digest, size.unwrap_or(0), self.cache.clock.now());
-            self.mark_variant(&mut reference);
-            let (reader, written) = (staged.reader(), staged.progress());
-            end.flow(reference, Flow { reader, written, release: released, size, named: named.is_some() });
+        if named.is_some() || resource.expect.is_none() {
+            outlet.open();
         }
-        self.take_body(answer, ask, staged, &claims, &release, limit).await
+        self.take_body(answer, ask, staged, &claims, limit, outlet).await
     }
 
     /// What the bytes must hash to: by the resource's name, and by the answer's own word.
@@ -326,46 +343,74 @@ impl Job {
         ask: &Ask,
         mut staged: Staged,
         claims: &[Checksum],
-        release: &ReleaseGuard,
         limit: Option<u64>,
+        mut outlet: Outlet<'_>,
     ) -> Result<Arrived, Failure> {
         let mut reference = reading(&self.resource, &answer, Digest::of(b""), 0, self.cache.clock.now());
         self.mark_variant(&mut reference);
         let transfer = Transfer { upstream: &self.site.upstream, ask, checked: !claims.is_empty(), limit };
-        transfer.run(answer, &mut staged).await?;
+        transfer.run(answer, &mut staged, &mut |why| outlet.pass_by(why)).await?;
         let reader = staged.reader();
         let sealed = staged.seal(claims).await.inspect_err(|error| {
             tracing::error!(%error, key = %self.resource.key, "upstream sent bytes that are not the ones named");
         })?;
-        release.0.send_replace(Release::Whole { size: sealed.size });
+        if let Some(why) = sealed.unstored() {
+            outlet.pass_by(why);
+        }
+        outlet.release(sealed.size);
         (reference.target_digest, reference.size) = (sealed.digest, sealed.size);
         let document = match self.resource.delivery {
-            Delivery::Whole { .. } => {
-                let len = usize::try_from(sealed.size).unwrap_or(usize::MAX);
-                Some(reader.read_at(0, len).map_err(|_| unreadable())?)
-            }
+            Delivery::Whole { .. } => Some(reader.whole(sealed.size).map_err(|_| unreadable())?),
             Delivery::Streamed => None,
         };
-        Ok(Arrived { reference, sealed, document })
+        Ok(Arrived { reference, sealed, document, unseen: outlet.unseen() })
     }
 
-    /// Publishes what has arrived, if the dialect accepts it.
-    async fn publish(&self, arrived: Arrived) -> Result<Settled, Failure> {
-        let Arrived { mut reference, sealed, document } = arrived;
-        let mut judged = match &document {
+    /// Publishes what has arrived, if the dialect accepts it. What it accepts and the store does not is for
+    /// those who wait all the same.
+    async fn publish(&self, arrived: Arrived, end: &FillEnd) -> Result<Obtained, Failure> {
+        let Arrived { mut reference, sealed, document, unseen } = arrived;
+        let judged = match &document {
             Some(document) => self.judge(document).await?,
             None => Judged::default(),
         };
-        if let Some(document) = document.filter(|_| self.protocol.is_document(&reference.kind)) {
-            reference.links = Some(self.links(&reference, &document)?);
+        if let Some(document) = document.as_ref().filter(|_| self.protocol.is_document(&reference.kind)) {
+            reference.links = Some(self.links(&reference, document)?);
         }
-        judged.publish_companions().await?;
+        let is_told = sealed.unstored().is_some();
+        let failure = match self.keep(&reference, sealed, judged).await {
+            Ok(blob) => {
+                let settled = Settled { reference, blob, outcome: Outcome::Filled };
+                return Ok(Obtained::Settled(Box::new(settled)));
+            }
+            Err(failure) => failure,
+        };
+        let Some(why) = &failure.unstored else { return Err(failure) };
+        if !is_told {
+            self.tell_unstored(why);
+        }
+        if let Some(document) = document {
+            let unkept = Unkept { reference, content: Content::Document(document), why: failure };
+            return Ok(Obtained::Unkept(Box::new(unkept)));
+        }
+        if let Some(flow) = unseen {
+            let size = Some(reference.size);
+            end.flow(reference, Flow { size, named: true, ..*flow });
+        }
+        Err(failure)
+    }
+
+    /// Publishes what has been accepted, and what it belongs with.
+    async fn keep(&self, reference: &Ref, sealed: Sealed, mut judged: Judged) -> Result<Blob, Failure> {
+        if sealed.unstored().is_none() {
+            judged.publish_companions(self).await?;
+        }
         let blob = sealed.publish().await?;
         if !self.cache.vouched_for(self.protocol, &self.resource, reference.size).await {
-            self.publish_ref(&reference).await?;
+            self.publish_ref(reference).await?;
         }
-        judged.publish_facts(self, &reference).await?;
-        Ok(Settled { reference, blob, outcome: Outcome::Filled })
+        judged.publish_facts(self, reference).await?;
+        Ok(blob)
     }
 
     /// Publishes content that was judged together with another's.
@@ -387,8 +432,16 @@ impl Job {
         })
     }
 
-    /// W2, W3, and the row. A disk that takes no ref costs the next request a fetch, not this one
-    /// its answer.
+    /// Publishes a ref of content that is in the store. A disk that takes no ref costs the next request a
+    /// question, not this one its answer.
+    async fn renew_ref(&self, reference: &Ref) -> Result<(), Failure> {
+        match self.publish_ref(reference).await {
+            Err(failure) if failure.unstored.is_some() => Ok(()),
+            done => done,
+        }
+    }
+
+    /// W2, W3, and the row.
     async fn publish_ref(&self, reference: &Ref) -> Result<(), Failure> {
         for key in self.keys_of(reference) {
             self.publish_ref_at(&key, reference).await?;
@@ -401,13 +454,12 @@ impl Job {
     }
 
     pub(super) async fn publish_ref_at(&self, key: &RefKey, reference: &Ref) -> Result<(), Failure> {
-        if let Err(error) = self.cache.store.write_ref(key, reference).await {
-            tracing::error!(%error, %key, "could not write a ref");
-            return Ok(());
-        }
-        let (artifact_type, digest) = (key.proxy.artifact_type, reference.target_digest);
-        if self.cache.store.ensure_live(artifact_type, &digest, Some(reference.size)).await?.is_none() {
-            self.cache.store.remove_ref(key).await?;
+        let unwritten = |error: &StoreError| tracing::error!(%error, %key, "could not write a ref");
+        let (store, digest) = (&self.cache.store, reference.target_digest);
+        store.write_ref(key, reference).await.inspect_err(unwritten)?;
+        let live = store.ensure_live(key.proxy.artifact_type, &digest, Some(reference.size)).await;
+        if live.inspect_err(unwritten)?.is_none() {
+            store.remove_ref(key).await?;
             return Err(Failure::passing(Refusal::Internal, "lost"));
         }
         let scope = self.protocol.scope(&key.path).to_owned();
@@ -509,20 +561,4 @@ fn stated_digest(answer: &Answer, header: &str) -> Result<Option<Checksum>, Upst
 
 fn unreadable() -> Failure {
     Failure::passing(Refusal::Internal, "read")
-}
-
-/// Says that the fill failed unless something else was said before it is dropped.
-#[derive(Debug)]
-struct ReleaseGuard(watch::Sender<Release>);
-
-impl Drop for ReleaseGuard {
-    fn drop(&mut self) {
-        self.0.send_if_modified(|release| {
-            let open = !matches!(release, Release::Whole { .. });
-            if open {
-                *release = Release::Failed;
-            }
-            open
-        });
-    }
 }

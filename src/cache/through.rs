@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 
 use super::failure::Failure;
-use super::fill::{Fill, Fills, Settled, Stage};
+use super::fill::{Content, Fill, Fills, Settled, Stage};
 use super::find::Held;
-use super::follow::Follower;
+use super::follow::{Flow, Follower};
 use super::obtain::{self, Job};
 pub(super) use super::variants::Place;
 use super::variants::variant_of;
@@ -86,7 +86,7 @@ impl Cache {
 
     /// Serves what a fill brings: one that is under way, or a new one. With `patience`, not later than
     /// when the fill is that old. `None` if what another's fill brought is not for this request as it is, but
-    /// may be of use from the store: then what is cached has to be looked at again.
+    /// may be of use from the store, or if it has gone by: then what is cached has to be looked at again.
     async fn serve_through(
         self: &Arc<Self>,
         call: Call<'_>,
@@ -100,7 +100,7 @@ impl Cache {
         let early = fill.is_asking();
         let stage = arrival(fill.clone(), patience).await?;
         if started || self.is_shared(call.resource, &stage, early) {
-            return self.serve_stage(call, stage, started).await.map(Some);
+            return self.serve_stage(call, stage, started).await;
         }
         match &stage {
             Stage::Flowing(_, flow) if flow.has_arrived() => {
@@ -112,9 +112,9 @@ impl Cache {
             Stage::Flowing(..) | Stage::Passing(_) => {
                 let (fill, _) = self.join(call, place, held, Company::None)?;
                 let stage = arrival(fill, patience).await?;
-                self.serve_stage(call, stage, true).await.map(Some)
+                self.serve_stage(call, stage, true).await
             }
-            Stage::Settled(_) | Stage::Asking => Ok(None),
+            Stage::Settled(_) | Stage::Unkept(_) | Stage::Asking => Ok(None),
         }
     }
 
@@ -172,37 +172,42 @@ impl Cache {
         Ok((fill, started))
     }
 
-    async fn serve_stage(&self, call: Call<'_>, stage: Stage, started: bool) -> Result<Served, Failure> {
-        let used = call.resource.key.clone();
-        match stage {
+    /// Serves what a fill has come to; `None` if it has gone by and is not stored.
+    async fn serve_stage(
+        &self,
+        call: Call<'_>,
+        stage: Stage,
+        started: bool,
+    ) -> Result<Option<Served>, Failure> {
+        let filled = if started { Outcome::Filled } else { Outcome::Joined };
+        let served = match stage {
             Stage::Settled(result) => {
                 let Settled { reference, blob, outcome } = Result::clone(&result)?;
-                let outcome =
-                    if started || outcome == Outcome::Revalidated { outcome } else { Outcome::Joined };
-                self.answer(call, reference, used, &blob, outcome).await
+                let outcome = if outcome == Outcome::Revalidated { outcome } else { filled };
+                let used = call.resource.key.clone();
+                return self.answer(call, reference, used, &blob, outcome).await.map(Some);
             }
-            Stage::Flowing(reference, flow) => Ok(Served {
-                reference: Ref::clone(&reference),
-                size: flow.size,
-                named: flow.named,
-                outcome: if started { Outcome::Filled } else { Outcome::Joined },
-                detail: None,
-                body: Body::Following(Follower::new(flow)),
-                meters: Arc::clone(&call.site.meters),
-                used,
-            }),
-            Stage::Passing(passing) => Ok(Served {
-                reference: passing.reference.clone(),
-                size: passing.size,
-                named: false,
-                outcome: Outcome::Passed,
-                detail: None,
-                body: Body::Passing(passing.take().ok_or(Failure::passing(Refusal::Internal, "taken"))?),
-                meters: Arc::clone(&call.site.meters),
-                used,
-            }),
-            Stage::Asking => Err(Failure::passing(Refusal::Internal, "unsettled")),
-        }
+            Stage::Flowing(reference, flow) => {
+                let outcome = if flow.reader.is_unstored() { Outcome::Passed } else { filled };
+                following(call, Ref::clone(&reference), flow, outcome)
+            }
+            Stage::Unkept(unkept) => match &unkept.content {
+                Content::Flow(flow) => {
+                    following(call, unkept.reference.clone(), Arc::clone(flow), Outcome::Passed)
+                }
+                Content::Document(bytes) => {
+                    let (size, body) = (Some(bytes.len() as u64), Body::Memory(bytes.clone()));
+                    Some(arriving(call, unkept.reference.clone(), size, true, Outcome::Passed, body))
+                }
+            },
+            Stage::Passing(passing) => {
+                let passed = passing.take().ok_or(Failure::passing(Refusal::Internal, "taken"))?;
+                let (reference, body) = (passing.reference.clone(), Body::Passing(passed));
+                Some(arriving(call, reference, passing.size, false, Outcome::Passed, body))
+            }
+            Stage::Asking => return Err(Failure::passing(Refusal::Internal, "unsettled")),
+        };
+        Ok(served)
     }
 
     /// The headers of content that is not cached, without fetching it.
@@ -230,6 +235,26 @@ impl Cache {
     }
 }
 
+/// The answer to one who follows a fill; `None` if its beginning is gone.
+fn following(call: Call<'_>, reference: Ref, flow: Arc<Flow>, outcome: Outcome) -> Option<Served> {
+    let (size, named) = (flow.size, flow.named);
+    let body = Body::Following(Follower::new(flow)?);
+    Some(arriving(call, reference, size, named, outcome, body))
+}
+
+/// An answer that comes from upstream.
+fn arriving(
+    call: Call<'_>,
+    reference: Ref,
+    size: Option<u64>,
+    named: bool,
+    outcome: Outcome,
+    body: Body,
+) -> Served {
+    let (meters, used) = (Arc::clone(&call.site.meters), call.resource.key.clone());
+    Served { reference, size, named, outcome, detail: None, body, meters, used }
+}
+
 /// Waits for a fill, with `patience` not longer than until it is that old.
 async fn arrival(fill: Fill, patience: Option<Duration>) -> Result<Stage, Failure> {
     match patience {
@@ -244,6 +269,7 @@ async fn arrival(fill: Fill, patience: Option<Duration>) -> Result<Stage, Failur
 fn reference_of(stage: &Stage) -> Option<&Ref> {
     match stage {
         Stage::Flowing(reference, _) => Some(reference),
+        Stage::Unkept(unkept) => Some(&unkept.reference),
         Stage::Settled(settled) => settled.as_ref().as_ref().ok().map(|settled| &settled.reference),
         Stage::Asking | Stage::Passing(_) => None,
     }

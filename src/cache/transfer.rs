@@ -9,13 +9,36 @@ use http::StatusCode;
 
 use super::failure::Failure;
 use crate::protocol::Refusal;
-use crate::store::Staged;
+use crate::store::{Staged, StoreError};
 use crate::upstream::{Answer, Ask, Resume, Upstream, UpstreamError};
 
-/// How often a transfer is resumed without one more byte.
+/// How often a transfer is resumed without one more byte, or because it is too slow.
 const MAX_RESUMES: u32 = 5;
 /// How long to wait before a transfer is resumed; doubled each time without progress.
 const RESUME_DELAY: Duration = Duration::from_millis(100);
+
+/// How often a transfer was resumed in vain.
+#[derive(Debug, Default)]
+struct Resumes {
+    fruitless: u32,
+}
+
+impl Resumes {
+    /// Notes that an answer broke. One that brought bytes makes up for those that did not; a trickle
+    /// brings some each time, and is no use for it.
+    fn broke(&mut self, error: &UpstreamError, progressed: bool) {
+        if progressed && *error != UpstreamError::TooSlow {
+            self.fruitless = 0;
+        }
+    }
+
+    /// How long to wait before the next try; `None` if it is not worth one.
+    fn next(&mut self) -> Option<Duration> {
+        let delay = RESUME_DELAY * 2_u32.pow(self.fruitless);
+        self.fruitless += 1;
+        (self.fruitless <= MAX_RESUMES).then_some(delay)
+    }
+}
 
 /// A transfer of one body.
 #[derive(Debug)]
@@ -30,29 +53,31 @@ pub(super) struct Transfer<'t> {
 }
 
 impl Transfer<'_> {
-    /// Moves all of the body. On an error the staged blob holds a prefix of it.
-    pub(super) async fn run(&self, answer: Answer, staged: &mut Staged) -> Result<(), Failure> {
+    /// Moves all of the body. On an error the staged blob holds a prefix of it. `unstored` is told, perhaps
+    /// more than once, when it turns out that the bytes are not stored.
+    pub(super) async fn run(
+        &self,
+        answer: Answer,
+        staged: &mut Staged,
+        unstored: &mut (dyn FnMut(&StoreError) + Send),
+    ) -> Result<(), Failure> {
         let validator = strong_validator(&answer);
         let mut answer = answer;
         // Bytes at the front of this answer that are staged already.
         let mut skip = 0;
-        let mut fruitless = 0;
+        let mut resumes = Resumes::default();
         loop {
             let before = staged.len();
-            let Some(error) = self.pour(&mut answer, staged, &mut skip).await? else { return Ok(()) };
-            if staged.len() > before {
-                fruitless = 0;
-            }
+            let poured = self.pour(&mut answer, staged, &mut skip, unstored).await?;
+            let Some(error) = poured else { return Ok(()) };
+            resumes.broke(&error, staged.len() > before);
             if !self.checked && validator.is_none() {
                 return Err(error.into());
             }
             (answer, skip) = loop {
-                fruitless += 1;
-                if fruitless > MAX_RESUMES {
-                    return Err(error.into());
-                }
-                tracing::info!(%error, at = staged.len(), attempt = fruitless, "resuming a broken transfer");
-                tokio::time::sleep(RESUME_DELAY * 2_u32.pow(fruitless - 1)).await;
+                let Some(delay) = resumes.next() else { return Err(error.into()) };
+                tracing::info!(%error, at = staged.len(), attempt = resumes.fruitless, "resuming a broken transfer");
+                tokio::time::sleep(delay).await;
                 match self.resume(staged.len(), validator.as_ref()).await {
                     Ok(resumed) => break resumed,
                     Err(UpstreamError::NotFound | UpstreamError::Denied { .. }) => return Err(error.into()),
@@ -68,9 +93,13 @@ impl Transfer<'_> {
         answer: &mut Answer,
         staged: &mut Staged,
         skip: &mut u64,
+        unstored: &mut (dyn FnMut(&StoreError) + Send),
     ) -> Result<Option<UpstreamError>, Failure> {
         loop {
             staged.room().await?;
+            if let Some(why) = staged.unstored() {
+                unstored(why);
+            }
             let mut bytes = match answer.chunk().await {
                 Ok(Some(bytes)) => bytes,
                 // The end came inside what is staged already: this is not the same content.
@@ -117,4 +146,39 @@ impl Transfer<'_> {
 /// The entity tag, if it is one that promises equal bytes (RFC 9110, 8.8.1).
 fn strong_validator(answer: &Answer) -> Option<String> {
     answer.etag().filter(|etag| !etag.starts_with("W/")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often a transfer of which every answer breaks in this way is resumed.
+    fn resumed(error: &UpstreamError, progressed: bool) -> u32 {
+        let mut resumes = Resumes::default();
+        let mut times = 0;
+        loop {
+            resumes.broke(error, progressed);
+            if resumes.next().is_none() || times == 100 {
+                return times;
+            }
+            times += 1;
+        }
+    }
+
+    #[test]
+    fn a_trickle_is_resumed_no_more_often_than_what_brings_nothing_and_breaks_in_between_without_end() {
+        let broken = UpstreamError::Broken("x".into());
+        assert_eq!(resumed(&broken, false), MAX_RESUMES);
+        assert_eq!(resumed(&UpstreamError::TooSlow, true), MAX_RESUMES);
+        assert_eq!(resumed(&broken, true), 100, "it gets there");
+    }
+
+    #[test]
+    fn waits_double_until_there_is_progress() {
+        let mut resumes = Resumes::default();
+        let mut delays = || resumes.next().map(|delay| delay.as_millis());
+        assert_eq!([delays(), delays(), delays()], [Some(100), Some(200), Some(400)]);
+        resumes.broke(&UpstreamError::Broken("x".into()), true);
+        assert_eq!(resumes.next(), Some(RESUME_DELAY));
+    }
 }

@@ -132,7 +132,7 @@ impl Fixture {
     /// Publishes a blob.
     pub(super) async fn blob(&self, artifact_type: ArtifactType, bytes: &str) -> Digest {
         let proxy = key(&format!("{artifact_type}/p/refs/x")).proxy;
-        let mut staged = self.store.stage(&proxy, None, &[]).await.expect("staged");
+        let mut staged = self.store.stage(&proxy, None, &[]).await;
         staged.write(bytes.to_owned().into()).await.expect("written");
         staged.seal(&[]).await.expect("sealed").publish().await.expect("published");
         Digest::of(bytes.as_bytes())

@@ -54,6 +54,9 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// What could not be stored when it was written cannot be published.
+    #[error(transparent)]
+    Unstored(std::sync::Arc<StoreError>),
     /// Any other failure of the file system.
     #[error("could not {act} `{path}`")]
     Io {

@@ -24,6 +24,7 @@ mod staged;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod window;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -37,6 +38,7 @@ pub use error::StoreError;
 pub use scan::{BlobEntry, RefEntry, Scan, TrashEntry};
 pub use session::Session;
 pub use staged::{Sealed, Staged, StagedReader};
+pub use window::{Found, Mark};
 
 use crate::model::{Area, ArtifactType, Checksum, Digest, Hasher, ProxyId, Ref, RefKey, Timestamp};
 
@@ -208,14 +210,11 @@ impl Store {
 
     /// Starts a new blob in the proxy's `tmp/<instance>/`. `expect` names the claims that will be
     /// compared, so that the right hashes are computed; a size that is expected must come true.
-    pub async fn stage(
-        &self,
-        proxy: &ProxyId,
-        expected_size: Option<u64>,
-        expect: &[Checksum],
-    ) -> Result<Staged, StoreError> {
-        let upload = self.backend.upload(&layout::staging(proxy)).await?;
-        Ok(Staged::new(proxy.artifact_type, upload, expected_size, expect))
+    ///
+    /// If there is no room for it, or no way to write, it passes by unstored: see [`Staged::unstored`].
+    pub async fn stage(&self, proxy: &ProxyId, expected_size: Option<u64>, expect: &[Checksum]) -> Staged {
+        let upload = self.backend.upload(&layout::staging(proxy)).await;
+        Staged::new(proxy.artifact_type, upload, expected_size, expect)
     }
 
     /// Moves a corrupt blob to `quarantine/`; false if there is none.

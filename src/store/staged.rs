@@ -3,7 +3,11 @@
 //!
 //! It knows no names but the one it computes. At most one job per staging runs on the blocking pool;
 //! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
-//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`], and by what `recent` keeps.
+//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`], and by what `recent` and `window` keep.
+//!
+//! A staging that the store fails, at its beginning or on the way, goes on *unstored*: its bytes are
+//! hashed and checked as ever and pass through a bounded `window` to those who follow. Only publishing it
+//! then gives the store's error.
 //!
 //! Until it is published there is nothing but a file in `tmp/`: dropped on every error and every
 //! cancelled future, and after a crash removed by gc.
@@ -17,6 +21,7 @@ use tokio::task::spawn_blocking;
 
 use super::blob::Content;
 use super::recent::{Keeper, Recent};
+use super::window::{Mark, Window};
 use super::{Blob, StoreError, Upload, blocking, layout};
 use crate::model::{Algorithm, ArtifactType, Checksum, Digest, Hashed, Hasher};
 
@@ -40,6 +45,8 @@ pub struct Staged {
     /// Whether a sha512 is computed beside the sha256.
     with_sha512: bool,
     len: u64,
+    /// Why it is not stored, once its owner knows.
+    unstored: Option<Arc<StoreError>>,
 }
 
 /// What the owner and the running job have in common.
@@ -58,6 +65,8 @@ struct Queue {
     held_bytes: usize,
     held_chunks: usize,
     state: State,
+    /// Why what comes is not stored.
+    unstored: Option<Arc<StoreError>>,
 }
 
 #[derive(Debug)]
@@ -66,33 +75,59 @@ enum State {
     Idle(Box<Writer>),
     /// A job runs and has the writer.
     Busy,
-    /// A job failed; whoever asks first gets the reason.
-    Failed(Option<StoreError>),
+    /// Nobody will write any more: the writer was taken, or a job died.
+    Ended,
 }
 
 /// What it takes to write; wherever it is, only one has it.
 #[derive(Debug)]
 struct Writer {
-    upload: Box<dyn Upload>,
+    sink: Sink,
     hasher: Hasher,
     progress: watch::Sender<u64>,
-    keeper: Keeper,
+    window: Arc<Window>,
+}
+
+/// Where bytes go.
+#[derive(Debug)]
+enum Sink {
+    /// To a file, and the newest are kept beside it.
+    File { upload: Box<dyn Upload>, keeper: Keeper },
+    /// Past the store, because of this.
+    Window(Arc<StoreError>),
 }
 
 impl Staged {
     pub(super) fn new(
         artifact_type: ArtifactType,
-        upload: Box<dyn Upload>,
+        upload: Result<Box<dyn Upload>, StoreError>,
         expected_size: Option<u64>,
         expect: &[Checksum],
     ) -> Self {
         let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
         let (sender, progress) = watch::channel(0);
-        let keeper = Keeper::new();
-        let reader = StagedReader { recent: Some(keeper.recent()), ..upload.reader() };
-        let writer = Writer { upload, hasher: Hasher::new(sha512), progress: sender, keeper };
-        let queue =
-            Queue { chunks: Vec::new(), held_bytes: 0, held_chunks: 0, state: State::Idle(Box::new(writer)) };
+        let (sink, reader) = match upload {
+            Ok(upload) => {
+                let keeper = Keeper::new();
+                let reader = StagedReader { recent: Some(keeper.recent()), ..upload.reader() };
+                (Sink::File { upload, keeper }, reader)
+            }
+            Err(why) => {
+                let reader = StagedReader::new(Content::Memory(Bytes::new()));
+                reader.window.open(0);
+                (Sink::Window(Arc::new(why)), reader)
+            }
+        };
+        let unstored = sink.unstored().cloned();
+        let window = Arc::clone(&reader.window);
+        let writer = Writer { sink, hasher: Hasher::new(sha512), progress: sender, window };
+        let queue = Queue {
+            chunks: Vec::new(),
+            held_bytes: 0,
+            held_chunks: 0,
+            state: State::Idle(Box::new(writer)),
+            unstored: unstored.clone(),
+        };
         Self {
             shared: Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new() }),
             reader,
@@ -101,7 +136,16 @@ impl Staged {
             expected_size,
             with_sha512: sha512.is_some(),
             len: 0,
+            unstored,
         }
+    }
+
+    /// Sees that up to `bytes` of content stay in memory if it cannot be stored, whoever follows; the
+    /// owner takes care that no more come. So [`StagedReader::whole`] gives all of it.
+    #[must_use]
+    pub fn held_whole(self, bytes: u64) -> Self {
+        self.reader.window.hold(bytes);
+        self
     }
 
     /// Takes the next bytes. Hashing and writing happen on a blocking thread, at most one job at a
@@ -129,16 +173,30 @@ impl Staged {
     /// Waits until the next bytes would be accepted at once, unless they are many. Who gets them from
     /// somewhere waits here first, so that they do not lie in memory while they cannot be taken.
     ///
+    /// Content that is not stored waits here for its followers too, and is given up when it has none.
+    ///
     /// # Errors
-    /// What went wrong with earlier bytes; nothing can follow.
-    pub async fn room(&self) -> Result<(), StoreError> {
+    /// What went wrong with earlier bytes, or why content that nobody follows cannot be stored; nothing can
+    /// follow.
+    pub async fn room(&mut self) -> Result<(), StoreError> {
         loop {
             let moved = self.shared.moved.notified();
-            if self.shared.has_room()? {
-                return Ok(());
+            if self.shared.has_room(&mut self.unstored)? {
+                break;
             }
             moved.await;
         }
+        match &self.unstored {
+            Some(why) if !self.reader.window.room(self.len).await => {
+                Err(StoreError::Unstored(Arc::clone(why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why its bytes are not stored, if they are not; known from the next [`Self::room`] on.
+    pub fn unstored(&self) -> Option<&StoreError> {
+        self.unstored.as_deref()
     }
 
     /// Bytes accepted so far.
@@ -167,16 +225,23 @@ impl Staged {
     /// costs a second reading.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`], [`StoreError::Length`], or what went wrong in writing. The file is
-    /// gone in every case.
+    /// [`StoreError::Mismatch`], [`StoreError::Length`], or what went wrong in hashing. The file is
+    /// gone in every case. That it could not be stored is none, unless a claim was announced too late.
     pub async fn seal(self, expect: &[Checksum]) -> Result<Sealed, StoreError> {
-        let Writer { upload, hasher, .. } = *self.shared.rest().await?;
+        let Writer { sink, hasher, .. } = *self.shared.rest().await?;
+        let upload = match sink {
+            Sink::File { upload, .. } => Ok(upload),
+            Sink::Window(why) => Err(why),
+        };
         let mut hashed = hasher.finish();
         if let Some(expected) = self.expected_size.filter(|expected| *expected != hashed.size) {
             return Err(StoreError::Length { actual: hashed.size, expected });
         }
         let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
         if let Some(claim) = sha512.filter(|_| !self.with_sha512) {
+            if let Err(why) = upload {
+                return Err(StoreError::Unstored(why));
+            }
             let (reader, size, claim) = (self.reader.clone(), hashed.size, claim.clone());
             hashed = blocking(move || rehash(&reader.content, size, &claim)).await?;
         }
@@ -192,11 +257,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether at least half of what may be held is free.
-    fn has_room(&self) -> Result<bool, StoreError> {
-        let mut queue = self.lock();
-        if let State::Failed(why) = &mut queue.state {
-            return Err(taken(why));
+    /// Whether at least half of what may be held is free; and why nothing is stored, if that is new.
+    fn has_room(&self, unstored: &mut Option<Arc<StoreError>>) -> Result<bool, StoreError> {
+        let queue = self.lock();
+        if let State::Ended = queue.state {
+            return Err(ended());
+        }
+        if unstored.is_none() {
+            unstored.clone_from(&queue.unstored);
         }
         Ok(queue.held_bytes <= HOLD_BYTES / 2 && queue.held_chunks < HOLD_CHUNKS)
     }
@@ -204,8 +272,8 @@ impl Shared {
     /// Takes bytes into the queue and sees that a job runs; false if there is no room.
     fn offer(self: &Arc<Self>, bytes: &Bytes) -> Result<bool, StoreError> {
         let mut queue = self.lock();
-        if let State::Failed(why) = &mut queue.state {
-            return Err(taken(why));
+        if let State::Ended = queue.state {
+            return Err(ended());
         }
         // One piece is always taken, however long: it is in memory anyway.
         let full = queue.held_bytes + bytes.len() > HOLD_BYTES || queue.held_chunks == HOLD_CHUNKS;
@@ -231,10 +299,10 @@ impl Shared {
             let moved = self.moved.notified();
             {
                 let mut queue = self.lock();
-                match std::mem::replace(&mut queue.state, State::Failed(None)) {
+                match std::mem::replace(&mut queue.state, State::Ended) {
                     State::Idle(writer) => return Ok(writer),
                     State::Busy => queue.state = State::Busy,
-                    State::Failed(mut why) => return Err(taken(&mut why)),
+                    State::Ended => return Err(ended()),
                 }
             }
             moved.await;
@@ -254,11 +322,9 @@ impl Turn {
             // Present until `drop`.
             let Some(writer) = &mut self.writer else { return };
             let (bytes, pieces) = (chunks.iter().map(Bytes::len).sum::<usize>(), chunks.len());
-            if let Err(error) = writer.take(chunks) {
-                self.fail(error);
-                return;
-            }
+            let lost = writer.take(chunks);
             let mut queue = self.shared.lock();
+            queue.unstored = queue.unstored.take().or(lost);
             queue.held_bytes -= bytes;
             queue.held_chunks -= pieces;
             drop(queue);
@@ -277,47 +343,56 @@ impl Turn {
         }
         Some(std::mem::take(&mut queue.chunks))
     }
-
-    fn fail(&mut self, error: StoreError) {
-        // Dropped outside the lock: it removes the file.
-        drop(self.writer.take());
-        let mut queue = self.shared.lock();
-        queue.chunks.clear();
-        queue.state = State::Failed(Some(error));
-    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.writer.take().is_some() {
             // Only a panic, or a runtime that shut down before the job began, leads here.
-            self.shared.lock().state = State::Failed(None);
+            self.shared.lock().state = State::Ended;
         }
         self.shared.moved.notify_one();
     }
 }
 
 impl Writer {
-    fn take(&mut self, chunks: Vec<Bytes>) -> Result<(), StoreError> {
-        self.upload.append(&chunks)?;
-        let mut added = 0;
-        for chunk in &chunks {
-            self.keeper.keep(chunk);
-            added += chunk.len() as u64;
+    /// Takes what comes next; why it cannot be stored, if that is new.
+    fn take(&mut self, chunks: Vec<Bytes>) -> Option<Arc<StoreError>> {
+        let lost = match &mut self.sink {
+            Sink::File { upload, .. } => upload.append(&chunks).err().map(Arc::new),
+            Sink::Window(_) => None,
+        };
+        if let Some(why) = &lost {
+            self.window.open(*self.progress.borrow());
+            // This removes the file; what readers have open stays readable.
+            self.sink = Sink::Window(Arc::clone(why));
         }
+        match &mut self.sink {
+            Sink::File { keeper, .. } => chunks.iter().for_each(|chunk| keeper.keep(chunk)),
+            Sink::Window(_) => self.window.keep(&chunks),
+        }
+        let added = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
         // Followers read while this thread hashes.
         self.progress.send_modify(|readable| *readable += added);
         for chunk in chunks {
             self.hasher.update(&chunk);
         }
-        Ok(())
+        lost
     }
 }
 
-/// The reason of a failure for who asks first, and that there was one for all others.
-fn taken(why: &mut Option<StoreError>) -> StoreError {
-    why.take()
-        .unwrap_or_else(|| StoreError::io("write", "tmp", io::Error::other("writing was broken off before")))
+impl Sink {
+    const fn unstored(&self) -> Option<&Arc<StoreError>> {
+        match self {
+            Self::File { .. } => None,
+            Self::Window(why) => Some(why),
+        }
+    }
+}
+
+/// Writing that has ended cannot go on.
+fn ended() -> StoreError {
+    StoreError::io("write", "tmp", io::Error::other("writing was broken off before"))
 }
 
 fn rehash(content: &Content, size: u64, claim: &Checksum) -> Result<Hashed, StoreError> {
@@ -339,20 +414,26 @@ pub struct Sealed {
     /// Its size.
     pub size: u64,
     artifact_type: ArtifactType,
-    upload: Box<dyn Upload>,
+    upload: Result<Box<dyn Upload>, Arc<StoreError>>,
 }
 
 impl Sealed {
+    /// Why it cannot be published, if that is known already.
+    pub fn unstored(&self) -> Option<&StoreError> {
+        self.upload.as_ref().err().map(|why| &**why)
+    }
+
     /// fsync and publish under the digest's name without replacing. If the blob is there already,
     /// that one is used, unless its size is wrong: then this one takes its place.
     ///
     /// If the future is dropped, the blob may be published all the same; gc removes it.
     ///
     /// # Errors
-    /// What went wrong; nothing is visible then, and the file in `tmp/` is gone.
+    /// What went wrong, with the writing ([`StoreError::Unstored`]) or now; nothing is visible then, and the
+    /// file in `tmp/` is gone.
     pub async fn publish(self) -> Result<Blob, StoreError> {
         let path = layout::blob(self.artifact_type, &self.digest);
-        let upload = self.upload;
+        let upload = self.upload.map_err(StoreError::Unstored)?;
         blocking(move || upload.publish(&path)).await
     }
 }
@@ -362,11 +443,39 @@ impl Sealed {
 pub struct StagedReader {
     content: Content,
     recent: Option<Arc<Recent>>,
+    window: Arc<Window>,
 }
 
 impl StagedReader {
-    pub(super) const fn new(content: Content) -> Self {
-        Self { content, recent: None }
+    pub(super) fn new(content: Content) -> Self {
+        Self { content, recent: None, window: Arc::new(Window::new()) }
+    }
+
+    /// A follower's place at the beginning. Without one, what cannot be stored may be gone before it is
+    /// read. `None` if the beginning is gone already.
+    pub fn mark(&self) -> Option<Mark> {
+        Mark::new(&self.window)
+    }
+
+    /// Whether what comes is not stored.
+    pub fn is_unstored(&self) -> bool {
+        self.window.is_open()
+    }
+
+    /// All `size` bytes of what has been sealed; of what could not be stored, if it was
+    /// [`Staged::held_whole`].
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn whole(&self, size: u64) -> io::Result<Bytes> {
+        let Some((from, mut pieces)) = self.window.all() else {
+            return self.content.read_at(0, usize::try_from(size).map_err(io::Error::other)?);
+        };
+        if from > 0 {
+            pieces.insert(0, self.content.read_at(0, usize::try_from(from).map_err(io::Error::other)?)?);
+        }
+        let whole = if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() };
+        if whole.len() as u64 == size { Ok(whole) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// What is still in memory of the bytes at `offset`: at most `len`, but not none. The caller stays
@@ -384,7 +493,8 @@ impl StagedReader {
         self.content.try_read_at(offset, len)
     }
 
-    /// Reads `len` bytes at `offset`; the caller stays within [`Staged::progress`].
+    /// Reads `len` bytes at `offset` of the file; the caller stays within [`Staged::progress`], and within
+    /// what [`Mark::find`] says is there.
     ///
     /// # Errors
     /// What the disk answers; [`io::ErrorKind::UnexpectedEof`] beyond what has been written.

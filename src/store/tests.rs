@@ -39,7 +39,7 @@ fn reference(content: &[u8]) -> Ref {
 }
 
 async fn publish(store: &Store, content: &[u8]) -> Digest {
-    let mut staged = store.stage(&proxy(), None, &[]).await.expect("staged");
+    let mut staged = store.stage(&proxy(), None, &[]).await;
     staged.write(Bytes::copy_from_slice(content)).await.expect("written");
     let sealed = staged.seal(&[]).await.expect("sealed");
     let digest = sealed.digest;
@@ -212,7 +212,7 @@ async fn bytes_that_are_staged_can_be_followed_and_become_a_blob() {
     let content: Vec<u8> = (0..5_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     let claims = [Checksum::from(Digest::of(&content)), sha512_of(&content)];
     for store in stores {
-        let mut staged = store.stage(&proxy(), Some(5_000_000), &claims).await.expect("staged");
+        let mut staged = store.stage(&proxy(), Some(5_000_000), &claims).await;
         assert!(staged.is_empty());
         let (reader, mut progress) = (staged.reader(), staged.progress());
         let follower = tokio::spawn(async move {
@@ -259,7 +259,7 @@ async fn bytes_that_are_not_what_was_claimed_leave_nothing_behind() {
         let wrong = [Checksum::from(Digest::of(b"other")), sha512_of(b"other")];
         for claim in &wrong {
             for announced in [&wrong[..], &[]] {
-                let mut staged = store.stage(&proxy(), None, announced).await.expect("staged");
+                let mut staged = store.stage(&proxy(), None, announced).await;
                 staged.write("bytes".into()).await.expect("written");
                 match staged.seal(std::slice::from_ref(claim)).await {
                     Err(StoreError::Mismatch { actual, expected }) => {
@@ -269,13 +269,13 @@ async fn bytes_that_are_not_what_was_claimed_leave_nothing_behind() {
                 }
             }
         }
-        let mut staged = store.stage(&proxy(), Some(6), &[]).await.expect("staged");
+        let mut staged = store.stage(&proxy(), Some(6), &[]).await;
         staged.write("bytes".into()).await.expect("written");
         let sealed = staged.seal(&[]).await;
         assert!(matches!(sealed, Err(StoreError::Length { actual: 5, expected: 6 })), "{sealed:?}");
 
-        drop(store.stage(&proxy(), None, &[]).await.expect("staged"));
-        let mut staged = store.stage(&proxy(), None, &[]).await.expect("staged");
+        drop(store.stage(&proxy(), None, &[]).await);
+        let mut staged = store.stage(&proxy(), None, &[]).await;
         staged.write("bytes".into()).await.expect("written");
         drop(staged.seal(&[]).await.expect("sealed"));
         assert_eq!(everything(&store).await, BTreeSet::new());
@@ -286,7 +286,7 @@ async fn bytes_that_are_not_what_was_claimed_leave_nothing_behind() {
 async fn a_sha512_that_nobody_announced_is_checked_all_the_same() {
     let (stores, _home) = stores().await;
     for store in stores {
-        let mut staged = store.stage(&proxy(), None, &[]).await.expect("staged");
+        let mut staged = store.stage(&proxy(), None, &[]).await;
         for _ in 0..10 {
             staged.write(vec![7; 100_000].into()).await.expect("written");
         }
@@ -317,8 +317,7 @@ impl Upload for Gated {
 
 #[tokio::test]
 async fn a_staging_holds_so_much_and_then_makes_its_writer_wait() {
-    let (leave, gate) = mpsc::channel();
-    let mut staged = Staged::new(TYPE, Box::new(Gated(std::sync::Mutex::new(gate))), None, &[]);
+    let (leave, mut staged) = gated(&[]);
     let chunk = Bytes::from(vec![0; 100 << 10]);
     for _ in 0..2 {
         staged.write(chunk.clone()).now_or_never().expect("taken at once").expect("written");
@@ -339,7 +338,7 @@ async fn a_staging_holds_so_much_and_then_makes_its_writer_wait() {
 async fn a_follower_that_keeps_up_is_given_what_came_in_and_one_that_does_not_reads_the_file() {
     let (stores, _home) = stores().await;
     for store in stores {
-        let mut staged = store.stage(&proxy(), None, &[]).await.expect("staged");
+        let mut staged = store.stage(&proxy(), None, &[]).await;
         let (reader, mut progress) = (staged.reader(), staged.progress());
         assert_eq!(reader.recent(0, 1), None, "nothing is there yet");
         let first = Bytes::from(vec![1; 100_000]);
@@ -362,8 +361,7 @@ async fn a_follower_that_keeps_up_is_given_what_came_in_and_one_that_does_not_re
 
 #[tokio::test]
 async fn many_tiny_pieces_are_bounded_too() {
-    let (leave, gate) = mpsc::channel();
-    let mut staged = Staged::new(TYPE, Box::new(Gated(std::sync::Mutex::new(gate))), None, &[]);
+    let (leave, mut staged) = gated(&[]);
     let mut taken = 0;
     while staged.write("x".into()).now_or_never().is_some() {
         taken += 1;
@@ -372,16 +370,119 @@ async fn many_tiny_pieces_are_bounded_too() {
     drop(leave);
 }
 
-#[tokio::test]
-async fn a_failed_write_is_told_to_the_writer_once_and_ends_the_followers() {
+/// A staging whose upload waits for leave.
+fn gated(expect: &[Checksum]) -> (mpsc::Sender<bool>, Staged) {
     let (leave, gate) = mpsc::channel();
-    let mut staged = Staged::new(TYPE, Box::new(Gated(std::sync::Mutex::new(gate))), None, &[]);
-    let mut progress = staged.progress();
-    staged.write("bytes".into()).await.expect("taken");
+    (leave, Staged::new(TYPE, Ok(Box::new(Gated(std::sync::Mutex::new(gate)))), None, expect))
+}
+
+/// A staging that could not even begin.
+fn without_room(expect: &[Checksum]) -> Staged {
+    Staged::new(TYPE, Err(StoreError::io("create", "x", rustix::io::Errno::ROFS)), None, expect)
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_checked_and_kept_for_followers_but_not_published() {
+    let claims = [Checksum::from(Digest::of(b"bytes"))];
+    let (leave, staged) = gated(&claims);
     leave.send(false).expect("heard");
-    assert!(progress.changed().await.is_err(), "nothing more will come");
-    assert_eq!(*progress.borrow(), 0);
-    assert!(matches!(staged.seal(&[]).await, Err(StoreError::NoRoom { .. })));
+    for mut staged in [staged, without_room(&claims)] {
+        let (reader, mut progress) = (staged.reader(), staged.progress());
+        let mark = reader.mark().expect("the beginning is there");
+        staged.write("bytes".into()).await.expect("taken");
+        progress.wait_for(|readable| *readable == 5).await.expect("readable");
+        assert!(reader.is_unstored());
+        assert_eq!(mark.find(1, 3).expect("kept"), Found::Memory("yte".into()));
+        let sealed = staged.seal(&claims).await.expect("these are the bytes");
+        assert!(matches!(sealed.unstored(), Some(StoreError::NoRoom { .. })));
+        assert!(matches!(sealed.publish().await, Err(StoreError::Unstored(_))));
+        assert_eq!(mark.find(0, 9).expect("kept on"), Found::Memory("bytes".into()));
+    }
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_found_though_they_are_not_stored() {
+    let claim = Checksum::from(Digest::of(b"other"));
+    let mut staged = without_room(std::slice::from_ref(&claim));
+    staged.write("bytes".into()).await.expect("taken");
+    assert!(matches!(staged.seal(&[claim]).await, Err(StoreError::Mismatch { .. })));
+    // What cannot be read again cannot be checked later.
+    let mut staged = without_room(&[]);
+    staged.write("bytes".into()).await.expect("taken");
+    assert!(matches!(staged.seal(&[sha512_of(b"bytes")]).await, Err(StoreError::Unstored(_))));
+}
+
+#[tokio::test]
+async fn a_staging_that_loses_the_store_on_the_way_goes_on_from_there() {
+    let (stores, home) = stores().await;
+    drop(stores);
+    let store = Store::create(home.path().join("root").to_str().expect("text")).await.expect("a root");
+    let upload = store.backend.upload(&layout::staging(&proxy())).await.expect("an upload");
+    let upload = Box::new(Failing { upload, left: 2 });
+    let mut staged = Staged::new(TYPE, Ok(upload), None, &[]).held_whole(1 << 20);
+    let (reader, mut progress) = (staged.reader(), staged.progress());
+    let mark = reader.mark().expect("the beginning is there");
+    for (number, bytes) in ["first", "second", "third", "fourth"].into_iter().enumerate() {
+        assert_eq!(staged.unstored().is_some(), number > 2, "{number}");
+        staged.write(bytes.into()).await.expect("taken");
+        let so_far = ["first", "second", "third", "fourth"][..=number].concat().len() as u64;
+        progress.wait_for(|readable| *readable == so_far).await.expect("readable");
+        // The job says so only when it is done with these.
+        eventually_idle(&mut staged, number > 1).await;
+    }
+    assert_eq!(everything(&store).await, BTreeSet::new(), "the partial file is gone");
+    assert_eq!(reader.recent(0, 5), None, "nothing is kept twice");
+    assert_eq!(mark.find(3, 100).expect("in the file"), Found::File(8));
+    assert_eq!(reader.read_at(3, 8).expect("still open"), "stsecond");
+    assert_eq!(mark.find(11, 100).expect("kept"), Found::Memory("thirdfourth".into()));
+    let sealed = staged.seal(&[]).await.expect("sealed");
+    assert_eq!(sealed.digest, Digest::of(b"firstsecondthirdfourth"));
+    assert_eq!(reader.whole(sealed.size).expect("held"), "firstsecondthirdfourth");
+}
+
+/// Waits until a staging has room and knows whether it is stored.
+async fn eventually_idle(staged: &mut Staged, unstored: bool) {
+    for _ in 0..10_000 {
+        staged.room().await.expect("room");
+        if staged.unstored().is_some() == unstored {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    panic!("it never knew");
+}
+
+/// An upload that fails after so many pieces.
+#[derive(Debug)]
+struct Failing {
+    upload: Box<dyn Upload>,
+    left: usize,
+}
+
+impl Upload for Failing {
+    fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
+        self.left = self
+            .left
+            .checked_sub(chunks.len())
+            .ok_or_else(|| StoreError::io("write", "x", rustix::io::Errno::NOSPC))?;
+        self.upload.append(chunks)
+    }
+    fn reader(&self) -> StagedReader {
+        self.upload.reader()
+    }
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
+        self.upload.publish(path)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_follows_and_cannot_be_stored_is_given_up_with_the_stores_error() {
+    let mut staged = without_room(&[]);
+    staged.write(vec![1; 2 << 20].into()).await.expect("taken");
+    assert!(matches!(staged.room().await, Err(StoreError::Unstored(_))));
+    let mut document = without_room(&[]).held_whole(2 << 20);
+    document.write(vec![1; 2 << 20].into()).await.expect("taken");
+    document.room().await.expect("it is held");
 }
 
 #[tokio::test]
@@ -481,7 +582,7 @@ async fn locks_and_staging_are_of_the_open_store() {
         assert!(store.lock("gc.lock").expect("lock").is_none());
         drop(held);
         assert!(store.lock("gc.lock").expect("lock").is_some());
-        let staged = store.stage(&proxy(), None, &[]).await.expect("staged");
+        let staged = store.stage(&proxy(), None, &[]).await;
         assert_eq!(store.reap_staging(false).await.expect("reaped"), (0, 0));
         drop(staged);
     }

@@ -100,7 +100,7 @@ mod tests {
     async fn a_condemned_blob_can_be_read_and_stays_condemned() {
         let store = Store::create("mem://").await.expect("a store");
         let proxy = "generic/g/refs/a".parse::<RefKey>().expect("valid").proxy;
-        let mut staged = store.stage(&proxy, None, &[]).await.expect("staged");
+        let mut staged = store.stage(&proxy, None, &[]).await;
         staged.write("abc".into()).await.expect("written");
         staged.seal(&[]).await.expect("sealed").publish().await.expect("published");
         let digest = Digest::of(b"abc");

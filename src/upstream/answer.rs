@@ -204,7 +204,7 @@ impl Body {
             };
             let count = bytes.len() as u64;
             if !self.pace.keep_up(begin.elapsed(), count) {
-                return Err(UpstreamError::Timeout("too slow"));
+                return Err(UpstreamError::TooSlow);
             }
             if let Some(rest) = &mut self.rest {
                 *rest = rest.checked_sub(count).ok_or_else(|| broken("longer than its length"))?;

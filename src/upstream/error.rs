@@ -33,9 +33,12 @@ pub enum UpstreamError {
         /// When it will be asked again.
         retry_after: Duration,
     },
-    /// No answer in time: connect, first byte, idle, or too slow over a minute.
+    /// No answer in time: connect, first byte, or idle.
     #[error("upstream did not answer in time ({0})")]
     Timeout(&'static str),
+    /// A body that trickles: too few bytes over a minute.
+    #[error("upstream sends too slowly")]
+    TooSlow,
     /// No connection: DNS, TCP or TLS; or a credential helper that failed.
     #[error("upstream cannot be reached: {0}")]
     Unreachable(String),
@@ -64,7 +67,7 @@ impl UpstreamError {
             Self::Denied { .. } => "denied",
             Self::RateLimited { .. } => "rate-limited",
             Self::Open { .. } => "open",
-            Self::Timeout(_) => "timeout",
+            Self::Timeout(_) | Self::TooSlow => "timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Forbidden(_) => "forbidden",
             Self::Status(_) => "status",
@@ -77,7 +80,10 @@ impl UpstreamError {
     /// Whether upstream is in trouble, as opposed to an answer that it stands by. Such errors are
     /// tried again and counted by the breaker.
     pub(super) const fn is_trouble(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Unreachable(_) | Self::Status(500 | 502 | 503 | 504))
+        matches!(
+            self,
+            Self::Timeout(_) | Self::TooSlow | Self::Unreachable(_) | Self::Status(500 | 502 | 503 | 504)
+        )
     }
 }
 
