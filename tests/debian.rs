@@ -208,6 +208,39 @@ async fn pitfall_1_an_index_that_upstream_has_not_got_yet_keeps_the_old_generati
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pitfall_1_where_nothing_can_be_stored_a_new_generation_is_passed_on_as_one() {
+    for by_hash in [true, false] {
+        let generation = |day| {
+            let generation = Generation::new(day);
+            if by_hash { generation } else { generation.without_by_hash() }
+        };
+        let (old, new) = (generation(1), generation(2));
+        let origin = Origin::start().await;
+        old.publish(&origin);
+        let mut repoxy = Repoxy::with(&archive(&origin, "ttl = \"0s\""));
+        update(&repoxy, PACKAGES).await;
+        refs(&repoxy, "cache", 2).await;
+        repoxy.kill();
+        let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+        let root = repoxy.root();
+        let root = root.to_str().expect("text");
+        repoxy.run_under(&["unshare", "--map-root-user", "--mount", "sh", "-c", script, root]);
+        repoxy.start();
+        assert_eq!(update(&repoxy, PACKAGES).await, (old.inrelease(), old.packages.clone()));
+        let new = new.names("pool/p.deb", b"a package");
+        new.publish(&origin);
+        origin.file("/a/pool/p.deb", "text/plain", "a package");
+        for index in [PACKAGES.to_owned(), new.packages_path()] {
+            assert_eq!(update(&repoxy, &index).await, (new.inrelease(), new.packages.clone()), "{index}");
+        }
+        assert_eq!(repoxy.get("/debian/d/pool/p.deb").await.bytes(), "a package");
+        // What is cached stands in when upstream is away.
+        origin.stop().await;
+        assert_eq!(repoxy.get(&format!("{OURS}/InRelease")).await.bytes(), &old.inrelease());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pitfall_1_a_plain_name_never_runs_ahead_of_the_inrelease_that_clients_have() {
     let origin = Origin::start().await;
     let (old, new) = (Generation::new(1).without_by_hash(), Generation::new(2).without_by_hash());

@@ -230,7 +230,10 @@ impl Drop for FillEnd {
 
 #[cfg(test)]
 mod tests {
+    use super::super::follow::Release;
     use super::*;
+    use crate::model::{Digest, Timestamp};
+    use crate::store::Store;
 
     fn key(text: &str) -> RefKey {
         text.parse().expect("valid")
@@ -281,6 +284,56 @@ mod tests {
         let before = Instant::now();
         assert!(fill.arrived_within(Duration::from_secs(1)).await.is_none());
         assert!(before.elapsed() < Duration::from_millis(10), "the time has already passed");
+    }
+
+    /// A flow of content of a size, and what releases it.
+    async fn flow(size: u64) -> (Ref, Flow, watch::Sender<Release>) {
+        let store = Store::create("mem://").await.expect("a root");
+        let staged = store.stage(&key("generic/x/refs/a").proxy, None, &[]).await;
+        let (release, released) = watch::channel(Release::Held);
+        let (reader, written) = (staged.reader(), staged.progress());
+        let flow = Flow { reader, written, release: released, size: Some(size), named: true };
+        (Ref::new("generic.file".into(), Digest::of(b""), size, Timestamp::MIN), flow, release)
+    }
+
+    #[tokio::test]
+    async fn who_looks_late_still_gets_what_came_whole_before_the_fill_failed() {
+        let failed = || Err(Failure::passing(Refusal::Internal, "store"));
+        for (released, is_kept) in [(Release::Whole { size: 10 }, true), (Release::Failed, false)] {
+            let fills = Arc::new(Fills::default());
+            let (fill, end) = fills.join(&key("generic/x/refs/a")).expect("room");
+            let end = end.expect("the first starts it");
+            let (reference, flow, release) = flow(10).await;
+            end.flow(reference, flow);
+            release.send_replace(released);
+            end.settle(failed());
+            let stage = fill.clone().arrived().await;
+            assert_eq!(matches!(stage, Stage::Unkept(_)), is_kept, "{stage:?}");
+            assert!(fill.settled().await.is_err(), "but it is not kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn content_that_is_held_back_whole_is_waited_for_and_other_content_is_not() {
+        let (_, small, release) = flow(100).await;
+        let (_, large, _held) = flow(10 << 20).await;
+        assert!(large.may_begin().await);
+        let (may_begin, ()) = tokio::join!(small.may_begin(), async {
+            release.send_replace(Release::Whole { size: 100 });
+        });
+        assert!(may_begin);
+
+        let fills = Arc::new(Fills::default());
+        let (fill, end) = fills.join(&key("generic/x/refs/a")).expect("room");
+        let end = end.expect("the first starts it");
+        let (reference, flow, release) = flow(100).await;
+        end.flow(reference, flow);
+        let (stage, ()) = tokio::join!(fill.arrived(), async {
+            release.send_replace(Release::Failed);
+            end.settle(Err(Failure::passing(Refusal::BadUpstream("x"), "corrupt")));
+        });
+        let Stage::Settled(result) = stage else { panic!("it is told how it ended: {stage:?}") };
+        assert_eq!(result.as_ref().as_ref().expect_err("an error").detail, "corrupt");
     }
 
     #[test]

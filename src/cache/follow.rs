@@ -94,9 +94,12 @@ impl Follower {
             match &frame {
                 Ok(bytes) => {
                     range.start += bytes.len() as u64;
-                    // One that has all it wants waits for nothing more.
-                    let ended = range.start >= range.end;
-                    follower.mark.reached(if ended { u64::MAX } else { range.start });
+                    if range.start < range.end {
+                        follower.mark.reached(range.start);
+                    } else {
+                        // It has all it wants, and nobody is to wait for it.
+                        follower.mark.skip_to(u64::MAX);
+                    }
                 }
                 Err(_) => follower.ended = true,
             }

@@ -65,7 +65,8 @@ impl Cache {
         }
     }
 
-    /// A document as it is cached, if upstream confirmed it no longer than `within` ago.
+    /// A document as it is cached, if upstream confirmed it no longer than `within` ago, and clients have not
+    /// been given a newer one since.
     async fn held_document(
         self: &Arc<Self>,
         protocol: &'static dyn Protocol,
@@ -74,7 +75,9 @@ impl Cache {
     ) -> Option<Gotten> {
         let held = self.find(protocol, resource).await?;
         let now = self.clock.now();
-        if held.reference.fetched_at > now || held.reference.age(now) > within {
+        let fetched_at = held.reference.fetched_at;
+        let is_recent = fetched_at <= now && held.reference.age(now) <= within;
+        if !is_recent || self.overtaken.covers(&resource.key, fetched_at) {
             return None;
         }
         let (held, blob) = self.open(resource, held).await?;

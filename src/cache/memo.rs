@@ -19,6 +19,9 @@ const ABSENT_CONTENT: Duration = Duration::from_secs(10);
 const UNSHARED: Duration = Duration::from_mins(2);
 /// How long a withdrawal is remembered: longer than a fetch lasts.
 const WITHDRAWN: Duration = Duration::from_hours(24);
+/// How long it is remembered that a name has gone on without the store: longer than a client takes from one
+/// document to what it names.
+const OVERTAKEN: Duration = Duration::from_hours(1);
 /// How long a failed revalidation keeps upstream from being asked about the same name again.
 const DOUBT: Duration = Duration::from_secs(30);
 
@@ -136,6 +139,27 @@ impl Withdrawals {
     /// Whether what was fetched at a moment has been withdrawn since.
     pub(super) fn covers(&self, key: &RefKey, fetched_at: Timestamp) -> bool {
         self.count() > 0 && self.names.get(key).is_some_and(|(_, at)| fetched_at <= at)
+    }
+}
+
+/// Names of which clients have been given a newer version than the one that is cached, because the store did not
+/// take it.
+#[derive(Debug)]
+pub(super) struct Overtaken(Bounded<RefKey, Timestamp>);
+
+impl Overtaken {
+    pub(super) fn new() -> Self {
+        Self(bounded(OVERTAKEN))
+    }
+
+    /// Remembers it.
+    pub(super) fn note(&self, key: &RefKey, now: Timestamp) {
+        self.0.insert(key.clone(), now);
+    }
+
+    /// Whether clients have been given a newer version than what was fetched at a moment.
+    pub(super) fn covers(&self, key: &RefKey, fetched_at: Timestamp) -> bool {
+        self.0.get(key).is_some_and(|at| fetched_at <= at)
     }
 }
 

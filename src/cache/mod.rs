@@ -57,7 +57,7 @@ use failure::Failure;
 use fill::Fills;
 use find::{FileGrants, Held};
 use hot::{Hot, MAX_IN_MEMORY};
-use memo::{Absent, Doubts, Unshared, Withdrawals};
+use memo::{Absent, Doubts, Overtaken, Unshared, Withdrawals};
 use proof::Proofs;
 use through::{Company, Place};
 use uses::Uses;
@@ -85,6 +85,7 @@ pub struct Cache {
     absent: Absent,
     doubts: Doubts,
     unshared: Unshared,
+    overtaken: Overtaken,
     withdrawals: Withdrawals,
     file_grants: FileGrants,
     catalogues: Catalogues,
@@ -188,6 +189,7 @@ impl Cache {
             absent: Absent::new(),
             doubts: Doubts::new(),
             unshared: Unshared::new(),
+            overtaken: Overtaken::new(),
             withdrawals: Withdrawals::new(),
             file_grants: FileGrants::new(),
             catalogues: Catalogues::new(),

@@ -121,7 +121,10 @@ impl Job {
                 self.cache.unshared.clear(&self.place.key);
                 end.settle(Ok(*settled));
             }
-            Ok(Obtained::Unkept(unkept)) => end.hand_over(*unkept),
+            Ok(Obtained::Unkept(unkept)) => {
+                self.cache.overtaken.note(&self.place.key, now);
+                end.hand_over(*unkept);
+            }
             Err(failure) => end.settle(Err(failure)),
         }
     }

@@ -154,7 +154,7 @@ impl Staged {
     /// If the future is dropped, the bytes were not taken.
     ///
     /// # Errors
-    /// What went wrong with these bytes or with earlier ones; nothing can follow.
+    /// The writing was broken off, by a panic or because the runtime stops; nothing can follow.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         if bytes.is_empty() {
             return Ok(());
@@ -176,8 +176,7 @@ impl Staged {
     /// Content that is not stored waits here for its followers too, and is given up when it has none.
     ///
     /// # Errors
-    /// What went wrong with earlier bytes, or why content that nobody follows cannot be stored; nothing can
-    /// follow.
+    /// The writing was broken off, or why content that nobody follows cannot be stored; nothing can follow.
     pub async fn room(&mut self) -> Result<(), StoreError> {
         loop {
             let moved = self.shared.moved.notified();
@@ -225,8 +224,8 @@ impl Staged {
     /// costs a second reading.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`], [`StoreError::Length`], or what went wrong in hashing. The file is
-    /// gone in every case. That it could not be stored is none, unless a claim was announced too late.
+    /// [`StoreError::Mismatch`] or [`StoreError::Length`], or the writing was broken off; the file is gone
+    /// then. That it cannot be stored is no error, unless a claim was not announced.
     pub async fn seal(self, expect: &[Checksum]) -> Result<Sealed, StoreError> {
         let Writer { sink, hasher, .. } = *self.shared.rest().await?;
         let upload = match sink {

@@ -5,9 +5,9 @@
 //! every follower has read it: the writer waits in [`Window::room`], but for nobody for ever. A
 //! follower that stands still is left behind, and what nobody follows is given up.
 //!
-//! Memory: [`WINDOW_BYTES`] and a piece at either end, or what [`Window::hold`] says, for each blob that
-//! cannot be stored and is still being fetched or read. Small pieces are put together, so that
-//! they do not take more than they hold.
+//! Memory: [`WINDOW_BYTES`] and a piece at either end, or what [`Window::hold`] says, for each fetch of what
+//! cannot be stored, as long as it is under way or somebody reads what is left of it: so much for each connection
+//! at most. Small pieces are put together, so that they do not take more than they hold.
 
 use std::collections::VecDeque;
 use std::io;
@@ -349,7 +349,7 @@ mod tests {
         window.keep(&[piece(1, 2 * MOST)]);
         let reading = async {
             for step in 1..5 {
-                tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+                tokio::time::sleep(PATIENCE * 9 / 10).await;
                 follower.reached(step * MOST / 4);
             }
         };

@@ -1,5 +1,6 @@
 //! D: a disk that is full, broken, read-only or damaged by hand.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -190,8 +191,10 @@ async fn d1_with_a_full_disk_content_named_by_another_checksum_is_passed_through
     let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=8m");
     for size in [20 * MIB, 9 * MIB] {
         let bytes = origin.blob("library/app", size).bytes;
-        let hex: String = sha2::Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = format!("/v2/library/app/blobs/sha512:{hex}");
+        let mut path = String::from("/v2/library/app/blobs/sha512:");
+        for byte in sha2::Sha512::digest(&bytes) {
+            write!(path, "{byte:02x}").expect("memory");
+        }
         origin.file(&path, "application/octet-stream", bytes.clone());
         assert_eq!(repoxy.get(&path).await.bytes(), &bytes);
     }

@@ -40,21 +40,18 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
 pub(super) const NOTES: &[(&str, &str)] = &[
     ("D8", "by failing the reads of one file"),
     ("D9", "a week without reading is not waited for; how often everything is read is for cron to say"),
-    (
-        "D1",
-        "hits, errors and clean-up are as they must be; what cannot be stored is not passed through yet: the client gets an error or a cut",
-    ),
+    ("D1", "`repoxy_unstored_total` counts what is passed through; a tmpfs of 8 MiB and a blob of 20"),
     ("D2", "as D1"),
     ("D7", "mounted read-only before the start, which is the harder case; misses as D1"),
+    ("D6", "by failing the rename, once as across file systems; blobs and documents are passed through"),
     (
-        "D6",
-        "of a blob its client has all bytes; a document that cannot be published is not passed through yet",
+        "A2",
+        "up to its second question; that it is asked no more than six times is proved in `src/cache/transfer.rs`",
     ),
-    ("A2", "a trickle of any rate counts as progress: it is asked for again each minute without end"),
     ("A6", "the partial file is dropped, not kept for a later request"),
     (
         "A7",
-        "a document is fetched once more at once, a blob by the next request, for bytes of it are out already; counted in the log, not as a metric",
+        "a document is fetched once more at once, a blob by the next request, for bytes of it are out already; one that is held back whole ends in 502, others in a cut; counted in the log, not as a metric",
     ),
     ("A15", "while upstream says 404 so does the tag; the ref and its content stay"),
     ("A17", "4 MiB; the time for many against one is measured by `benches/spine`"),
@@ -75,6 +72,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("D5", "the bytes of a blob; a document is D6's second test"),
     ("D12", "pages in a pattern, not at random"),
     ("D13", "for as long as sixty pulls take, not a minute"),
+    ("D18", "passed through as D1"),
     (
         "D20",
         "two readings a moment apart can leave the row of the one beside the file of the other, which fsck notes",
