@@ -389,6 +389,8 @@ impl Job {
             Err(failure) => failure,
         };
         let Some(why) = &failure.unstored else { return Err(failure) };
+        // Nobody is to join what is known not to be kept.
+        end.unlist();
         if !is_told {
             self.tell_unstored(why);
         }

@@ -69,13 +69,14 @@ impl<'f> Outlet<'f> {
 
 impl Drop for Outlet<'_> {
     fn drop(&mut self) {
-        self.release.send_if_modified(|release| {
-            let open = !matches!(release, Release::Whole { .. });
-            if open {
-                *release = Release::Failed;
-            }
-            open
-        });
+        if matches!(*self.release.borrow(), Release::Whole { .. }) {
+            return;
+        }
+        // First, so that a client that is cut off and asks again does not find the same fill.
+        if let Some(end) = self.end {
+            end.unlist();
+        }
+        self.release.send_replace(Release::Failed);
     }
 }
 

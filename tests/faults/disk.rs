@@ -272,7 +272,7 @@ async fn unpublished(calls: &str, error: &str) -> Repoxy {
     repoxy.start();
     for times in 1..=2 {
         assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
-        // Whoever came while the first was failing would share its end.
+        // From then on nobody joins the first, whose end the next would share.
         let failures = || repoxy.log().matches("could not be stored and is passed on").count();
         eventually("the log says why", || failures() >= times).await;
     }
