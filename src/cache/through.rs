@@ -183,7 +183,7 @@ impl Cache {
         let served = match stage {
             Stage::Settled(result) => {
                 let Settled { reference, blob, outcome } = Result::clone(&result)?;
-                let outcome = if outcome == Outcome::Revalidated { outcome } else { filled };
+                let outcome = if outcome == Outcome::Filled { filled } else { outcome };
                 let used = call.resource.key.clone();
                 return self.answer(call, reference, used, &blob, outcome).await.map(Some);
             }

@@ -139,7 +139,7 @@ mod tests {
         let store = Store::create(dir.path().to_str().expect("text")).await.expect("created");
         let proxy =
             crate::model::ProxyId { artifact_type: ArtifactType::Generic, name: "p".parse().expect("valid") };
-        let mut staged = store.stage(&proxy, None, &[]).await.expect("staged");
+        let mut staged = store.stage(&proxy, None, &[]).await;
         staged.write(bytes::Bytes::from_static(b"content")).await.expect("written");
         let sealed = staged.seal(&[]).await.expect("sealed");
         let digest = sealed.digest;
