@@ -488,6 +488,52 @@ async fn pitfall_10_ranges_are_answered_here_and_upstream_sends_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pitfall_12_no_cache_has_upstream_asked_about_what_may_change_and_about_nothing_else() {
+    let origin = Origin::start().await;
+    let deb = origin.blob("x", 1000).bytes;
+    let old = Generation::new(1).names("pool/h_1.deb", &deb);
+    old.publish(&origin);
+    origin.file("/a/pool/h_1.deb", "x/y", deb.clone());
+    origin.file("/a/pool/unnamed_1.deb", "x/y", deb);
+    origin.file("/a/key.asc", "text/plain", "a key");
+    let repoxy = Repoxy::with(&archive(&origin, "ttl = \"1h\""));
+    let targets = [
+        format!("{OURS}/InRelease"),
+        "/debian/d/key.asc".to_owned(),
+        format!("{OURS}/{PACKAGES}"),
+        format!("{OURS}/{}", by_hash(&old.packages)),
+        "/debian/d/pool/h_1.deb".to_owned(),
+        "/debian/d/pool/unnamed_1.deb".to_owned(),
+    ];
+    let all = async |headers: &'static [(&str, &str)]| {
+        for target in &targets {
+            assert_eq!(repoxy.request(Method::GET, target, headers).await.status, StatusCode::OK, "{target}");
+        }
+    };
+    all(&[]).await;
+    refs(&repoxy, "refs", 2).await;
+    catalogued(&repoxy, 1).await;
+    // Now the hot map has what it may have.
+    all(&[]).await;
+    let before = origin.total();
+    all(&[("cache-control", "max-age=0")]).await;
+    assert_eq!(origin.total(), before, "apt says this each time");
+    all(&[("cache-control", "no-cache"), ("pragma", "no-cache")]).await;
+    all(&[("pragma", "no-cache")]).await;
+    assert_eq!(origin.total(), before + 4, "the InRelease and the key, twice");
+    let asked = origin.seen("GET", &format!("{DISTS}/InRelease"));
+    assert_eq!(asked.len(), 3);
+    assert!(asked[1..].iter().all(|seen| seen.header("if-none-match").is_some()), "it is a question");
+    // The answer counts, and if there is none, what is cached does.
+    Generation { more: "Label: new\n", ..old.clone() }.publish(&origin);
+    let no_cache = [("cache-control", "no-cache")];
+    let new = repoxy.request(Method::GET, &targets[0], &no_cache).await;
+    assert_ne!(new.bytes(), &old.inrelease());
+    origin.stop().await;
+    assert_eq!(repoxy.request(Method::GET, &targets[0], &no_cache).await.bytes(), new.bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pitfall_13_a_large_inrelease_is_taken_and_a_large_index_flows_before_it_is_whole() {
     let origin = Origin::start().await;
     let mut old = Generation::new(1);
@@ -673,7 +719,7 @@ async fn as_an_http_proxy_it_serves_what_is_configured_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_a_byte_limit_packages_that_no_index_names_go_first() {
+async fn pitfall_11_under_a_byte_limit_packages_that_no_index_names_go_first() {
     let origin = Origin::start().await;
     let (old_deb, new_deb) = (origin.blob("x", 50_000).bytes, origin.blob("x", 50_000).bytes);
     Generation::new(1).names("pool/hello_1.deb", &old_deb).publish(&origin);

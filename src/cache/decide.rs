@@ -1,6 +1,6 @@
 //! Whether what is cached may be used. Pure.
 
-use crate::model::http_cache::{Reuse, reuse};
+use crate::model::http_cache::{Reuse, asks_again, reuse};
 use crate::model::{Checksum, Freshness, Ref, Resource, Timestamp};
 
 /// What to do about a request.
@@ -22,24 +22,30 @@ pub enum Decision {
 
 /// Decides from the ref that is cached, what is wanted, and the present.
 ///
-/// A name that fixes its content is used whatever its ref says about time. Otherwise the ref's own
-/// `ttlSeconds` counts, as written when it was fetched (or by hand); and by HTTP's rules, what upstream
-/// and the client say beside it. What is not what is wanted is as good as nothing.
+/// A name that fixes its content is used whatever its ref or the client says about time. Otherwise the ref's
+/// own `ttlSeconds` counts, as written when it was fetched (or by hand), and as far as the resource heeds it
+/// what the client says; and by HTTP's rules, what upstream says beside it. What is not what is wanted is as
+/// good as nothing.
 pub fn decide(cached: Option<&Ref>, want: &Resource, now: Timestamp) -> Decision {
-    let only_if_cached = want.directives().only_if_cached;
+    let directives = want.directives();
+    let (ask, fetch) = match directives.only_if_cached {
+        true => (Decision::Refuse, Decision::Refuse),
+        false => (Decision::Revalidate, Decision::Fetch),
+    };
     let Some(reference) = cached.filter(|reference| fits(reference, want)) else {
-        return if only_if_cached { Decision::Refuse } else { Decision::Fetch };
+        return fetch;
     };
     match want.freshness {
         Freshness::Immutable => Decision::Use,
-        Freshness::For(_) if reference.is_fresh(now) => Decision::Use,
-        Freshness::For(_) => Decision::Revalidate,
-        Freshness::Upstream(_) => match reuse(reference, &want.directives(), now) {
+        Freshness::For(_) if reference.is_fresh(now) && !asks_again(reference, &directives, now) => {
+            Decision::Use
+        }
+        Freshness::For(_) => ask,
+        Freshness::Upstream(_) => match reuse(reference, &directives, now) {
             Reuse::Fresh => Decision::Use,
             Reuse::Stale => Decision::UseStale,
             Reuse::StaleMeanwhile => Decision::UseMeanwhile,
-            Reuse::Ask if only_if_cached => Decision::Refuse,
-            Reuse::Ask => Decision::Revalidate,
+            Reuse::Ask => ask,
         },
     }
 }
@@ -57,7 +63,7 @@ mod tests {
 
     use super::*;
     use crate::model::http_cache::RequestDirectives;
-    use crate::model::{Delivery, Digest, Http, Leave, Source};
+    use crate::model::{Delivery, Digest, Heed, Http, Leave, Source};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).expect("in range")
@@ -94,29 +100,41 @@ mod tests {
     fn clients_are_heard_only_where_the_operator_says_so() {
         use Decision::{Refuse, Revalidate, Use, UseStale};
         let reference = cached();
-        let ask = |heed_clients, directives| {
-            let leave = Leave { heed_clients, ..Leave::default() };
-            let mut want = want(Freshness::Upstream(leave));
-            want.asked.directives = directives;
+        let ask = |freshness, heed, directives| {
+            let mut want = want(freshness);
+            (want.asked.heed, want.asked.directives) = (heed, directives);
             (decide(Some(&reference), &want, at(0)), decide(Some(&reference), &want, at(61)))
         };
+        let by_http = Freshness::Upstream(Leave::default());
+        let for_a_while = Freshness::For(Duration::from_secs(5));
         let plain = RequestDirectives::default();
         let no_cache = RequestDirectives { no_cache: true, ..plain };
         let only = RequestDirectives { only_if_cached: true, ..plain };
         let max_stale = RequestDirectives { max_stale: Some(5), ..plain };
-        for (heed, directives, expected) in [
-            (true, plain, (Use, Revalidate)),
-            (true, no_cache, (Revalidate, Revalidate)),
-            (true, only, (Use, Refuse)),
-            (true, max_stale, (Use, UseStale)),
-            (false, no_cache, (Use, Revalidate)),
-            (false, only, (Use, Revalidate)),
-            (false, max_stale, (Use, Revalidate)),
+        let at_once = RequestDirectives { max_age: Some(0), ..plain };
+        for (freshness, heed, directives, expected) in [
+            (by_http, Heed::Everything, plain, (Use, Revalidate)),
+            (by_http, Heed::Everything, no_cache, (Revalidate, Revalidate)),
+            (by_http, Heed::Everything, at_once, (Revalidate, Revalidate)),
+            (by_http, Heed::Everything, only, (Use, Refuse)),
+            (by_http, Heed::Everything, max_stale, (Use, UseStale)),
+            (by_http, Heed::NoCache, no_cache, (Revalidate, Revalidate)),
+            (by_http, Heed::NoCache, at_once, (Use, Revalidate)),
+            (by_http, Heed::Nothing, no_cache, (Use, Revalidate)),
+            (by_http, Heed::Nothing, only, (Use, Revalidate)),
+            (by_http, Heed::Nothing, max_stale, (Use, Revalidate)),
+            (for_a_while, Heed::Everything, only, (Use, Refuse)),
+            (for_a_while, Heed::Everything, at_once, (Revalidate, Revalidate)),
+            (for_a_while, Heed::NoCache, no_cache, (Revalidate, Revalidate)),
+            (for_a_while, Heed::NoCache, at_once, (Use, Revalidate)),
+            (for_a_while, Heed::NoCache, only, (Use, Revalidate)),
+            (for_a_while, Heed::Nothing, no_cache, (Use, Revalidate)),
+            (Freshness::Immutable, Heed::Everything, no_cache, (Use, Use)),
         ] {
-            assert_eq!(ask(heed, directives), expected, "{heed} {directives:?}");
+            assert_eq!(ask(freshness, heed, directives), expected, "{freshness:?} {heed:?} {directives:?}");
         }
-        let mut want = want(Freshness::Upstream(Leave { heed_clients: true, ..Leave::default() }));
-        want.asked.directives = only;
+        let mut want = want(by_http);
+        (want.asked.heed, want.asked.directives) = (Heed::Everything, only);
         assert_eq!(decide(None, &want, at(0)), Decision::Refuse);
     }
 

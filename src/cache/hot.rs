@@ -13,7 +13,7 @@ use moka::sync::Cache as Bounded;
 use super::proof::Lent;
 use super::uses::is_same_use;
 use super::{Body, ProxyMeters};
-use crate::model::{RefKey, Timestamp};
+use crate::model::{Heed, RefKey, Timestamp};
 
 /// Bodies up to this size are kept in memory, larger ones as open files.
 pub(super) const MAX_IN_MEMORY: u64 = 64 << 10;
@@ -35,8 +35,8 @@ pub struct Ready {
     pub fetched_at: Timestamp,
     /// The proxy's counters.
     pub meters: Arc<ProxyMeters>,
-    /// Whether what a client says of caching counts.
-    pub(super) heeds_clients: bool,
+    /// How much of what a client says of caching counts.
+    pub(super) heed: Heed,
     pub(super) fresh_until: Timestamp,
     pub(super) used: RefKey,
     noted_at: AtomicI64,
@@ -61,7 +61,7 @@ impl Ready {
         meters: Arc<ProxyMeters>,
     ) -> Self {
         let noted_at = AtomicI64::new(fetched_at.as_second());
-        Self { headers, body, fetched_at, meters, heeds_clients: false, fresh_until, used, noted_at }
+        Self { headers, body, fetched_at, meters, heed: Heed::Nothing, fresh_until, used, noted_at }
     }
 
     /// Size in bytes.

@@ -48,7 +48,8 @@ pub use meters::{Outcome, ProxyMeters};
 pub use passing::Passed;
 
 use crate::index::{Handle, Writer};
-use crate::model::{Clock, Delivery, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::http_cache::RequestDirectives;
+use crate::model::{Clock, Delivery, Heed, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
 use crate::upstream::{Ask, Take, Target, Upstream};
@@ -388,12 +389,14 @@ impl Cache {
         failure
     }
 
-    /// A ready answer for a request target (path and query as sent), if it is hot and fresh; `directed`
-    /// says that the request has something to say of caching, which some answers must heed.
-    pub fn ready(&self, target: &str, directed: bool) -> Option<Arc<Ready>> {
+    /// A ready answer for a request target (path and query as sent), if it is hot and fresh; `directed` are
+    /// the header fields of a request that has something to say of caching, which some answers must heed.
+    pub fn ready(&self, target: &str, directed: Option<&HeaderMap>) -> Option<Arc<Ready>> {
         let now = self.clock.now();
         let ready = self.hot.get(target, now)?;
-        if directed && ready.heeds_clients {
+        if let Some(headers) = directed.filter(|_| ready.heed != Heed::Nothing)
+            && ready.heed.of(RequestDirectives::of(headers)) != RequestDirectives::default()
+        {
             // It may be replaced by what is answered instead.
             self.hot.forget(target);
             return None;
@@ -431,7 +434,7 @@ impl Cache {
         let came_aged = Duration::from_secs(reference.http.as_ref().map_or(0, |http| http.age_seconds));
         let made_at = reference.fetched_at.saturating_sub(came_aged).unwrap_or(reference.fetched_at);
         let mut ready = Ready::new(headers.clone(), body, made_at, fresh_until, used, meters);
-        ready.heeds_clients = resource.freshness.heeds_clients();
+        ready.heed = resource.asked.heed;
         self.hot.keep(target, ready);
     }
 

@@ -3,7 +3,7 @@
 use super::error::{ConfigError, Problem};
 use super::reader::{Reader, Section};
 use super::values;
-use crate::model::{HttpRules, Leave, PathRule, Pattern, Treatment};
+use crate::model::{Heed, HttpRules, Leave, PathRule, Pattern, Treatment};
 
 /// The most rules of a proxy.
 const RULES_MAX: usize = 100;
@@ -14,7 +14,8 @@ pub(super) fn read(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Result
     let mut flag = |reader: &mut Reader<'_>, key| {
         Ok::<_, ConfigError>(reader.one(section, key, values::boolean)?.map(|set| set.value))
     };
-    let heed_clients = flag(reader, "honour_client_directives")?.unwrap_or(default.leave.heed_clients);
+    let heed = flag(reader, "honour_client_directives")?;
+    let heed = heed.map_or(default.heed, |heed| if heed { Heed::Everything } else { Heed::Nothing });
     let follow = flag(reader, "follow_redirects")?.unwrap_or(!default.keep_redirects);
     let forward_authorization =
         flag(reader, "forward_authorization")?.unwrap_or(default.forward_authorization);
@@ -28,7 +29,8 @@ pub(super) fn read(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Result
     }
     Ok(HttpRules {
         rules: tables.into_iter().map(rule).collect::<Result<_, _>>()?,
-        leave: Leave { heed_clients, stale_if_error },
+        leave: Leave { stale_if_error },
+        heed,
         keep_redirects: !follow,
         forward_authorization,
         forward_unsafe,

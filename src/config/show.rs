@@ -8,7 +8,7 @@ use toml::Value;
 use super::proxies::{Credentials, Proxy, SecretFrom};
 use super::values::{show_duration, show_size};
 use super::{Config, LogFormat};
-use crate::model::{PathRule, Treatment};
+use crate::model::{Heed, PathRule, Treatment};
 
 /// Writes everything that is set or has a default.
 pub(super) fn write(config: &Config, f: &mut Formatter<'_>) -> Result {
@@ -78,7 +78,7 @@ impl Lines<'_, '_, '_> {
         self.line("breaker_after", proxy.limits.breaker_after.and_then(|count| i64::try_from(count).ok()))?;
         self.line("keyring", proxy.keyring.as_ref().map(|keyring| path(&keyring.path)))?;
         if let Some(rules) = &proxy.http {
-            self.line("honour_client_directives", Some(rules.leave.heed_clients))?;
+            self.line("honour_client_directives", Some(rules.heed == Heed::Everything))?;
             self.line("stale_if_error", Some(show_duration(rules.leave.stale_if_error)))?;
             self.line("follow_redirects", Some(!rules.keep_redirects))?;
             self.line("forward_authorization", Some(rules.forward_authorization))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::{ArtifactType, Leave, Treatment};
+use crate::model::{ArtifactType, Heed, Leave, Treatment};
 
 /// A directory with a home, an `/etc` and a working directory of its own.
 struct Machine {
@@ -642,7 +642,8 @@ store = false
     )
     .load();
     let rules = config.proxies[0].facts().http.expect("it is for plain files");
-    assert_eq!(rules.leave, Leave { heed_clients: false, stale_if_error: Duration::from_secs(30 * 86_400) });
+    assert_eq!(rules.leave, Leave { stale_if_error: Duration::from_secs(30 * 86_400) });
+    assert_eq!(rules.heed, Heed::Nothing);
     assert!(rules.keep_redirects && rules.forward_authorization && rules.forward_unsafe);
     let treatments: Vec<_> = rules.rules.iter().map(|rule| rule.treatment).collect();
     let hour = Treatment::For(Duration::from_secs(3600));

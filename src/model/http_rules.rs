@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::Leave;
+use super::{Heed, Leave};
 
 /// How one proxy caches plain HTTP. The default is what HTTP's own rules say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct HttpRules {
     pub rules: Vec<PathRule>,
     /// What is left to the operator where upstream's answers say how long they hold.
     pub leave: Leave,
+    /// How much of what clients say of caching counts there.
+    pub heed: Heed,
     /// Whether redirects are handed to clients instead of being followed.
     pub keep_redirects: bool,
     /// Whether a client's `Authorization` goes along, and upstream's challenge back.
@@ -30,7 +32,8 @@ impl HttpRules {
     /// What HTTP's own rules say.
     pub const DEFAULT: Self = Self {
         rules: Vec::new(),
-        leave: Leave { heed_clients: true, stale_if_error: Duration::ZERO },
+        leave: Leave { stale_if_error: Duration::ZERO },
+        heed: Heed::Everything,
         keep_redirects: false,
         forward_authorization: false,
         forward_unsafe: false,

@@ -19,5 +19,5 @@ pub use http_rules::{HttpRules, PathRule, Pattern, PatternError, Treatment};
 pub use key::{Area, PathError, RefKey, RefPath};
 pub use name::{ArtifactType, NameError, ProxyFacts, ProxyId, ProxyName, ProxyTable};
 pub use reference::{Http, Ref, RefError};
-pub use resource::{Asked, Delivery, Freshness, Leave, MediaType, Resource, Source};
+pub use resource::{Asked, Delivery, Freshness, Heed, Leave, MediaType, Resource, Source};
 pub use rules::{CATALOGUE_MAX_LEN, Claim, Descriptor, RefRules};

@@ -102,7 +102,7 @@ impl Resource {
 impl Resource {
     /// What the client allows, as far as that counts.
     pub fn directives(&self) -> RequestDirectives {
-        if self.freshness.heeds_clients() { self.asked.directives } else { RequestDirectives::default() }
+        self.asked.heed.of(self.asked.directives)
     }
 }
 
@@ -113,6 +113,34 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// What the client says of caching; see [`Resource::directives`].
     pub directives: RequestDirectives,
+    /// How much of that counts.
+    pub heed: Heed,
+}
+
+/// How much of what clients say of caching counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Heed {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `no-cache` alone: a user's demand that upstream be asked. `max-age=0`, which some clients say each
+    /// time, is none.
+    NoCache,
+    /// All of it.
+    Everything,
+}
+
+impl Heed {
+    /// What counts of what a client says.
+    pub fn of(self, directives: RequestDirectives) -> RequestDirectives {
+        match self {
+            Self::Nothing => RequestDirectives::default(),
+            Self::NoCache => {
+                RequestDirectives { no_cache: directives.no_cache, ..RequestDirectives::default() }
+            }
+            Self::Everything => directives,
+        }
+    }
 }
 
 /// Where upstream has a resource.
@@ -140,8 +168,6 @@ pub enum Freshness {
 /// What the operator decides where HTTP's own rules leave it to them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leave {
-    /// Whether what clients say in `Cache-Control` counts.
-    pub heed_clients: bool,
     /// How far past its time an answer may be used when upstream errs, though nobody else allows it; zero
     /// for not at all.
     pub stale_if_error: Duration,
@@ -160,11 +186,6 @@ impl Freshness {
     /// Whether answers of any status are content.
     pub const fn is_upstreams(self) -> bool {
         matches!(self, Self::Upstream(_))
-    }
-
-    /// Whether what clients say in `Cache-Control` counts.
-    pub const fn heeds_clients(self) -> bool {
-        matches!(self, Self::Upstream(Leave { heed_clients: true, .. }))
     }
 }
 

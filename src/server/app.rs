@@ -103,7 +103,8 @@ impl App {
         if !exchange.is_read() || exchange.survey.looped {
             return None;
         }
-        let ready = self.cache.ready(exchange.target()?, exchange.survey.directed)?;
+        let directed = exchange.survey.directed.then_some(&exchange.headers);
+        let ready = self.cache.ready(exchange.target()?, directed)?;
         let mut headers = ready.headers.clone();
         let age = seconds(ready.fetched_at, self.cache.clock().now());
         answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit"));

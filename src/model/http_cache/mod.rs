@@ -18,7 +18,7 @@ mod vary;
 
 pub use directives::{RequestDirectives, ResponseDirectives};
 pub use freshness::{Moment, initial_age, lifetime};
-pub use reuse::{Excuse, Reuse, may_excuse, reuse};
+pub use reuse::{Excuse, Reuse, asks_again, may_excuse, reuse};
 pub use storing::{end_to_end, freshen, is_hop_by_hop, may_store};
 pub use vary::{Selection, selection, variant_path};
 

@@ -27,16 +27,20 @@ pub enum Excuse {
     Erring,
 }
 
-/// Whether a stored answer may be used for a request.
-pub fn reuse(reference: &Ref, request: &RequestDirectives, now: Timestamp) -> Reuse {
-    let age = reference.current_age(now).as_secs();
+/// Whether a request will not have a stored answer before upstream has been asked, however fresh it is.
+pub fn asks_again(reference: &Ref, request: &RequestDirectives, now: Timestamp) -> bool {
     let too_old = match request.max_age {
         // The way clients say "ask again", also right after the answer was made.
         Some(0) => true,
-        Some(max_age) => age > max_age,
+        Some(max_age) => reference.current_age(now).as_secs() > max_age,
         None => false,
     };
-    if request.no_cache || too_old {
+    request.no_cache || too_old
+}
+
+/// Whether a stored answer may be used for a request.
+pub fn reuse(reference: &Ref, request: &RequestDirectives, now: Timestamp) -> Reuse {
+    if asks_again(reference, request, now) {
         return Reuse::Ask;
     }
     let stale_for = match remaining(reference, now) {

@@ -8,6 +8,7 @@
 
 use percent_encoding::percent_decode_str;
 
+use crate::model::http_cache::RequestDirectives;
 use crate::model::{ArtifactType, ProxyFacts, ProxyTable};
 use crate::protocol::{Head, Part, Refusal};
 
@@ -23,6 +24,8 @@ pub(super) struct Request<'t> {
     pub(super) proxy: &'t ProxyFacts,
     /// The file's path in it: segments between single slashes.
     pub(super) path: String,
+    /// What the client says of caching.
+    pub(super) directives: RequestDirectives,
 }
 
 /// How a request says which archive it means.
@@ -63,7 +66,10 @@ impl<'t> Request<'t> {
                 (proxy, below)
             }
         };
-        if path.is_empty() { Err(Refusal::NoEndpoint) } else { Ok(Self { proxy, path }) }
+        if path.is_empty() {
+            return Err(Refusal::NoEndpoint);
+        }
+        Ok(Self { proxy, path, directives: RequestDirectives::of(head.headers) })
     }
 }
 

@@ -22,7 +22,7 @@ use super::item::{self, Item};
 use super::release::{Entry, Release};
 use super::request::Request;
 use crate::model::{
-    Area, Checksum, Claim, Delivery, Digest, Freshness, ProxyFacts, ProxyId, RefKey, Resource, Source,
+    Area, Checksum, Claim, Delivery, Digest, Freshness, Heed, ProxyFacts, ProxyId, RefKey, Resource, Source,
 };
 use crate::protocol::{Fetch, Gathered, Lookup, Part, Refusal, Route, Unrouted};
 
@@ -84,7 +84,7 @@ const RELEASE: &str = "Release";
 pub(super) fn route(request: &Request<'_>, gathered: &Gathered) -> Result<Route, Unrouted> {
     let archive = Archive { proxy: request.proxy };
     let path = &request.path;
-    let resource = match item::classify(path) {
+    let mut resource = match item::classify(path) {
         Item::Release => archive.release(path)?,
         Item::Signature => archive.signature_of_held(item::dir_of(path), gathered)?,
         Item::ByHash(checksum) => archive.by_hash(path, &checksum, gathered)?,
@@ -94,6 +94,12 @@ pub(super) fn route(request: &Request<'_>, gathered: &Gathered) -> Result<Route,
         Item::Package => archive.package(path, gathered)?,
         Item::File => archive.file(path)?,
     };
+    // What belongs to a Release has the digest that this gives it, and a package has its name: there is
+    // nothing to ask upstream about. apt says `max-age=0` each time, a user who wants to be sure `no-cache`.
+    if matches!(resource.kind, kind::RELEASE | kind::FILE) {
+        resource.asked.directives = request.directives;
+        resource.asked.heed = Heed::NoCache;
+    }
     Ok(Route::Fetch(Box::new(Fetch { resource, rewrite: false })))
 }
 

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::item::{Item, classify, suites};
 use super::release::{Release, is_older};
 use super::*;
-use crate::model::{Checksum, Delivery, Digest, Freshness, ProxyFacts, ProxyId, RefKey, Source, Timestamp};
+use crate::model::{Checksum, Delivery, Digest, Freshness, Heed, ProxyFacts, ProxyId, RefKey, Source, Timestamp};
 use crate::protocol::{Gotten, Need};
 
 const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -368,6 +368,26 @@ fn a_package_is_checked_by_what_an_index_says_and_otherwise_kept_long() {
     let Freshness::For(ttl) = unknown.freshness else { panic!("not vouched for") };
     assert!(ttl > Duration::from_secs(86_400));
     assert_eq!(Debian.catalogued_by(unknown.kind), Some(kind::PACKAGES));
+}
+
+#[test]
+fn pitfall_12_what_may_change_heeds_no_cache_and_nothing_else_does() {
+    let documents = [(
+        "dists/stable/InRelease",
+        &*signed(&release(true, SATURDAY, &[(HEX, "main/binary-amd64/Packages")])),
+    )];
+    for (path, heed) in [
+        ("dists/stable/InRelease", Heed::NoCache),
+        ("dists/stable/Release", Heed::NoCache),
+        ("key.asc", Heed::NoCache),
+        ("dists/stable/main/unnamed", Heed::NoCache),
+        ("dists/stable/main/binary-amd64/Packages", Heed::Nothing),
+        (&format!("dists/stable/main/binary-amd64/by-hash/SHA256/{OTHER}"), Heed::Nothing),
+        ("pool/h/hello_1.deb", Heed::Nothing),
+    ] {
+        let resource = route(&format!("/debian/debian/{path}"), from(&documents)).expect("routed");
+        assert_eq!(resource.asked.heed, heed, "{path}");
+    }
 }
 
 #[test]

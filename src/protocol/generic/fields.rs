@@ -8,7 +8,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::model::http_cache::is_hop_by_hop;
-use crate::model::{HttpRules, Ref, Resource};
+use crate::model::{Heed, HttpRules, Ref, Resource};
 
 /// Fields by which proxies tell a server of whom and what they ask for. Many a server believes them of
 /// anybody, and what it then answers must not become everybody's.
@@ -27,7 +27,7 @@ pub(super) fn along(headers: &HeaderMap, rules: &HttpRules) -> HeaderMap {
         .collect();
     let goes = |name: &HeaderName| match *name {
         AUTHORIZATION => rules.forward_authorization,
-        CACHE_CONTROL | PRAGMA => rules.leave.heed_clients,
+        CACHE_CONTROL | PRAGMA => rules.heed != Heed::Nothing,
         ACCEPT_ENCODING | CONTENT_LENGTH | COOKIE | EXPECT | FORWARDED | HOST | IF_MATCH
         | IF_MODIFIED_SINCE | IF_NONE_MATCH | IF_RANGE | IF_UNMODIFIED_SINCE | MAX_FORWARDS | RANGE
         | USER_AGENT | VIA => false,

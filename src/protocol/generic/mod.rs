@@ -20,7 +20,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
 use crate::model::http_cache::RequestDirectives;
 use crate::model::{
-    Area, ArtifactType, Asked, Claim, Delivery, Freshness, HttpRules, Leave, PathRule, ProxyFacts, ProxyId,
+    Area, ArtifactType, Asked, Claim, Delivery, Freshness, Heed, HttpRules, PathRule, ProxyFacts, ProxyId,
     ProxyTable, Ref, RefKey, RefPath, RefRules, Resource, Source, Treatment,
 };
 
@@ -136,7 +136,7 @@ impl<'t> Place<'t> {
             Some(Treatment::NoStore) => {
                 let mut resource = self.whatever(head);
                 // The operator speaks in the client's place.
-                resource.freshness = Freshness::Upstream(Leave { heed_clients: true, ..self.rules.leave });
+                resource.asked.heed = Heed::Everything;
                 resource.asked.directives =
                     RequestDirectives { no_store: true, no_cache: true, ..RequestDirectives::default() };
                 resource
@@ -163,7 +163,7 @@ impl<'t> Place<'t> {
         Resource {
             keep_redirects: self.rules.keep_redirects,
             context: Bytes::from_static(challenges),
-            asked: Asked { headers, directives: RequestDirectives::of(head.headers) },
+            asked: Asked { headers, directives: RequestDirectives::of(head.headers), heed: self.rules.heed },
             ..self.ruled(Freshness::Upstream(self.rules.leave))
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 
 use super::*;
-use crate::model::{Digest, HttpRules, PathRule, Timestamp};
+use crate::model::{Digest, HttpRules, Leave, PathRule, Timestamp};
 use crate::protocol::Gotten;
 
 fn table(rules: HttpRules) -> ProxyTable {
@@ -101,14 +101,13 @@ fn without_a_rule_upstreams_word_counts_and_the_clients_beside_it() {
     let fields =
         [("cache-control", "max-age=7"), ("x-kind", "1"), ("cookie", "a=b"), ("x-original-url", "/")];
     let resource = fetched(&HttpRules::DEFAULT, "/generic/files/a", &fields);
-    let leave = Leave { heed_clients: true, stale_if_error: Duration::ZERO };
-    assert_eq!(resource.freshness, Freshness::Upstream(leave));
+    assert_eq!(resource.freshness, Freshness::Upstream(Leave::default()));
     assert_eq!(resource.directives().max_age, Some(7));
     assert_eq!(resource.asked.headers, headers(&[("cache-control", "max-age=7"), ("x-kind", "1")]));
     assert!(resource.transparent && !resource.keep_redirects);
     assert_eq!((resource.delivery, resource.expect), (Delivery::Streamed, None));
 
-    let deaf = HttpRules { leave: Leave::default(), keep_redirects: true, ..HttpRules::DEFAULT };
+    let deaf = HttpRules { heed: Heed::Nothing, keep_redirects: true, ..HttpRules::DEFAULT };
     let resource = fetched(&deaf, "/generic/files/a", &fields);
     assert_eq!(resource.directives(), RequestDirectives::default());
     assert_eq!(resource.asked.headers, headers(&[("x-kind", "1")]));
