@@ -2,43 +2,24 @@
 //! "Sources Indices").
 //!
 //! Read in one pass, compressed as upstream sent it, within bounds that hold for any bytes. What cannot
-//! be read (bzip2, lz4, zstd) names nothing: its packages are then served unchecked.
+//! be read names nothing: its packages are then served unchecked.
 
 use std::io::{BufRead, BufReader, Read};
 
-use flate2::read::MultiGzDecoder;
-use lzma_rust2::XzReader;
-
+use super::unpack::unpack;
 use crate::model::{Claim, Digest};
 
 /// The most bytes of text that are read of one file. Debian's largest has some 60 MiB.
 const TEXT_MAX_LEN: u64 = 1 << 30;
 /// The longest line; `Depends` and file lists run to some hundred KiB.
 const LINE_MAX_LEN: u64 = 4 << 20;
-/// The memory that unpacking may take, in KiB. `xz -9` asks for 65 MiB.
-const MEMORY_KIB: u32 = 128 << 10;
 /// The most files of one source package.
 const FILES_MAX: usize = 1024;
-
-/// What compressed files begin with that cannot be read: bzip2, zstd, lz4.
-const UNREADABLE: [&[u8]; 3] = [b"BZh", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"];
-const XZ: &[u8] = b"\xfd7zXZ\0";
-const GZIP: &[u8] = b"\x1f\x8b";
 
 /// Visits every file that an index names, by its path in the archive. `roots` are the directories that
 /// paths may count from. False if it could not be read to its end.
 pub(super) fn visit(document: &[u8], roots: &[&str], visit: &mut dyn FnMut(&str, Claim)) -> bool {
-    if UNREADABLE.iter().any(|magic| document.starts_with(magic)) {
-        return false;
-    }
-    let text: Box<dyn Read + '_> = if document.starts_with(XZ) {
-        Box::new(XzReader::new_mem_limit(document, true, MEMORY_KIB))
-    } else if document.starts_with(GZIP) {
-        Box::new(MultiGzDecoder::new(document))
-    } else {
-        Box::new(document)
-    };
-    let mut text = BufReader::new(text).take(TEXT_MAX_LEN);
+    let mut text = BufReader::new(unpack(document)).take(TEXT_MAX_LEN);
     let mut stanza = Stanza::default();
     let mut line = Vec::new();
     loop {

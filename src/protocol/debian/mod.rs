@@ -16,6 +16,7 @@ mod resource;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod unpack;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;

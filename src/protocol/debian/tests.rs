@@ -584,9 +584,22 @@ fn packages_and_sources_name_their_files_in_every_compression() {
     let expected = vec![("pool/a_1.deb".to_owned(), 5), ("pool/b_1.deb".to_owned(), 0)];
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(PACKAGES.as_bytes()).expect("memory");
-    let xz = include_bytes!("../../../fixtures/debian/Packages.xz");
-    for document in [PACKAGES.as_bytes(), &gzip.finish().expect("memory"), xz] {
-        assert_eq!(named(&path, document), (expected.clone(), true));
+    for (name, document) in [
+        ("plain", PACKAGES.as_bytes()),
+        ("gz", &gzip.finish().expect("memory")),
+        ("xz", include_bytes!("../../../fixtures/debian/Packages.xz")),
+        ("bz2", include_bytes!("../../../fixtures/debian/Packages.bz2")),
+        ("zst", include_bytes!("../../../fixtures/debian/Packages.zst")),
+        ("lz4", include_bytes!("../../../fixtures/debian/Packages.lz4")),
+    ] {
+        assert_eq!(named(&path, document), (expected.clone(), true), "{name}");
+        // In two parts, as compressors that work in parallel write it: here the second has it all again.
+        let twice = [document, document].concat();
+        assert_eq!(named(&path, &twice), ([expected.clone(), expected.clone()].concat(), true), "{name}");
+        if name != "plain" {
+            let half = &document[..document.len() / 2];
+            assert!(!named(&path, half).1 && !named(&path, &[document, half].concat()).1, "{name}: cut");
+        }
     }
 
     let sources = format!(
