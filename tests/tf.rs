@@ -13,6 +13,9 @@ use support::{Got, Origin, Repoxy};
 const SUMS: &[u8] = include_bytes!("../fixtures/tf/terraform-provider-demo_1.1.0_SHA256SUMS");
 const LINUX: &[u8] = include_bytes!("../fixtures/tf/terraform-provider-demo_1.1.0_linux_amd64.zip");
 const DARWIN: &[u8] = include_bytes!("../fixtures/tf/terraform-provider-demo_1.1.0_darwin_arm64.zip");
+/// A zip that can be unpacked, and its hash as `src/protocol/tf/hashes.rs` has it from elsewhere.
+const PACKED: &[u8] = include_bytes!("../fixtures/tf/h1/package.zip");
+const PACKED_H1: &str = "h1:l7We/CGFPHvPM1rnFDsNab+SsbjnqB48Il9yj1BclNI=";
 const KEY: &str = include_str!("../fixtures/tf/ed25519.asc");
 const SIGNATURE: &[u8] = include_bytes!("../fixtures/tf/ed25519.sig");
 const BY_STRANGER: &[u8] = include_bytes!("../fixtures/tf/stranger.sig");
@@ -38,8 +41,8 @@ async fn registry() -> Origin {
         "application/json",
         r#"{"versions":[{"version":"1.1.0","protocols":["5.0"],"platforms":[{"os":"linux","arch":"amd64"},{"os":"darwin","arch":"arm64"}]}],"warnings":["old"]}"#,
     );
-    put_download(&origin, "linux", "amd64", &hex(LINUX));
-    put_download(&origin, "darwin", "arm64", &hex(DARWIN));
+    put_download(&origin, "linux", "amd64", &hex(LINUX), Some(KEY));
+    put_download(&origin, "darwin", "arm64", &hex(DARWIN), Some(KEY));
     origin.file("/files/SHA256SUMS", "text/plain", SUMS);
     origin.file("/files/SHA256SUMS.sig", "application/octet-stream", SIGNATURE);
     origin.file("/files/linux_amd64.zip", "application/zip", LINUX);
@@ -47,7 +50,8 @@ async fn registry() -> Origin {
     origin
 }
 
-fn put_download(origin: &Origin, os: &str, arch: &str, shasum: &str) {
+fn put_download(origin: &Origin, os: &str, arch: &str, shasum: &str, key: Option<&str>) {
+    let keys: Vec<_> = key.iter().map(|key| json!({"key_id": "x", "ascii_armor": key})).collect();
     let document = json!({
         "protocols": ["5.0"], "os": os, "arch": arch,
         "filename": format!("terraform-provider-demo_1.1.0_{os}_{arch}.zip"),
@@ -55,7 +59,7 @@ fn put_download(origin: &Origin, os: &str, arch: &str, shasum: &str) {
         "shasums_url": format!("{}/files/SHA256SUMS", origin.url()),
         "shasums_signature_url": "../../../../../../../../files/SHA256SUMS.sig",
         "shasum": shasum,
-        "signing_keys": {"gpg_public_keys": [{"key_id": "x", "ascii_armor": KEY}]},
+        "signing_keys": {"gpg_public_keys": keys},
     });
     let path = format!("/v1/providers/acme/demo/1.1.0/download/{os}/{arch}");
     origin.file(&path, "application/json", document.to_string());
@@ -105,6 +109,33 @@ async fn assert_mirror(repoxy: &Repoxy) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_gives_the_h1_of_zips_that_are_cached_and_fetches_none_for_it() {
+    let origin = registry().await;
+    let sums = format!("{}  terraform-provider-demo_1.1.0_linux_amd64.zip\n", hex(PACKED));
+    origin.file("/files/SHA256SUMS", "text/plain", sums);
+    origin.file("/files/linux_amd64.zip", "application/zip", PACKED);
+    put_download(&origin, "linux", "amd64", &hex(PACKED), None);
+    let repoxy = before(&origin, "ttl = \"1h\"\nunsigned = true");
+    let zh = format!("zh:{}", hex(PACKED));
+    let hashes = async || {
+        let document = json_of(&repoxy.get(&format!("{MIRROR}/1.1.0.json")).await);
+        document["archives"]["linux_amd64"]["hashes"].clone()
+    };
+    for _ in 0..3 {
+        assert_eq!(hashes().await, json!([zh]));
+    }
+    assert_eq!(origin.count("GET", "/files/linux_amd64.zip"), 0);
+    assert_eq!(repoxy.get(ZIP).await.bytes(), PACKED);
+    eventually("the zip was read", async || hashes().await == json!([zh, PACKED_H1])).await;
+    assert_eq!(origin.count("GET", "/files/linux_amd64.zip"), 1);
+    let facts = format!("{TREE}/meta/providers/acme/demo/1.1.0/hashes/linux_amd64.json");
+    let facts = std::fs::read(repoxy.root().join(facts)).expect("written down");
+    let facts: Value = serde_json::from_slice(&facts).expect("JSON");
+    assert_eq!((&facts["h1"], &facts["kind"]), (&json!(PACKED_H1), &json!("tf.hashes")));
+    repoxy.assert_sound().await;
+}
+
 /// Names of the files below a tree of the proxy.
 fn names(repoxy: &Repoxy, tree: &str) -> Vec<String> {
     let below = repoxy.root().join(TREE).join(tree);
@@ -148,7 +179,8 @@ async fn a_provider_is_fetched_once_for_both_protocols_and_outlives_upstream_and
     assert_eq!((&reference["kind"], &reference["size"]), (&json!("tf.provider"), &json!(LINUX.len())));
     assert_eq!(reference["zipDigest"], format!("sha256:{}", hex(LINUX)));
 
-    assert_eq!(names(&repoxy, "meta"), ["providers/acme/demo/1.1.0/signature.json"]);
+    let facts = names(&repoxy, "meta");
+    assert!(facts.contains(&"providers/acme/demo/1.1.0/signature.json".to_owned()), "{facts:?}");
     let file = repoxy.root().join(TREE).join("meta/providers/acme/demo/1.1.0/signature.json");
     let verdict: Value = serde_json::from_slice(&std::fs::read(file).expect("a verdict")).expect("JSON");
     assert_eq!((&verdict["verdict"], &verdict["kind"]), (&json!("valid"), &json!("tf.verdict")));
@@ -239,7 +271,7 @@ async fn a_zip_that_is_not_the_signed_one_is_cut_off_and_not_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zip_whose_sum_the_signed_list_does_not_have_is_not_asked_for() {
     let origin = registry().await;
-    put_download(&origin, "linux", "amd64", &hex(b"another zip"));
+    put_download(&origin, "linux", "amd64", &hex(b"another zip"), Some(KEY));
     origin.file("/files/linux_amd64.zip", "application/zip", "another zip");
     let repoxy = before(&origin, "");
     assert_eq!(repoxy.get(ZIP).await.status, StatusCode::BAD_GATEWAY);
@@ -308,6 +340,7 @@ async fn pitfall_8_a_redirect_to_a_signed_address_is_followed_here_and_leaves_no
     }
     assert_eq!(origin.seen("GET", "/cdn/signed.zip").len(), 1);
     assert_eq!(origin.seen("GET", "/cdn/signed.zip")[0].query.as_deref(), Some("X-Signature=secret"));
+    refs_are(&repoxy, &["providers/acme/demo/linux_amd64/1.1.0.json"]).await;
     for file in repoxy.files(TREE) {
         let text = String::from_utf8_lossy(&std::fs::read(&file).expect("readable")).into_owned();
         assert!(!text.contains("X-Signature"), "{}", file.display());

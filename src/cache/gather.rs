@@ -1,4 +1,5 @@
-//! What a dialect needs to know before it can route a request: documents, and what catalogues say.
+//! What a dialect needs to know before it can route a request: documents, what catalogues say, and what is
+//! known of content.
 //!
 //! Documents come as any content does, from the cache or through it, with every virtue of a fill.
 
@@ -34,13 +35,14 @@ impl Cache {
         via: Option<&str>,
         gathered: &mut Gathered,
     ) {
-        let (mut documents, mut lookups) = (Vec::new(), Vec::new());
+        let (mut documents, mut lookups, mut inquiries) = (Vec::new(), Vec::new(), Vec::new());
         for need in needs {
             match need {
                 Need::Document(resource) => documents.push((*resource, Sought::Any)),
                 Need::Held(resource, otherwise) => documents.push((*resource, Sought::Held(otherwise))),
                 Need::Recent(resource, within) => documents.push((*resource, Sought::Recent(within))),
                 Need::Entry(lookup) => lookups.push(lookup),
+                Need::Fact(inquiry) => inquiries.push(inquiry),
             }
         }
         let documents = documents.into_iter().map(|(resource, sought)| async move {
@@ -62,6 +64,10 @@ impl Cache {
         for lookup in lookups {
             let claim = self.entry(protocol, &lookup).await;
             gathered.add_entry(lookup, claim);
+        }
+        for inquiry in inquiries {
+            let known = self.fact(protocol, &inquiry).await;
+            gathered.add_fact(inquiry.fact, known);
         }
     }
 

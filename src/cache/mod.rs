@@ -14,6 +14,7 @@
 mod body;
 mod catalogues;
 mod decide;
+mod examine;
 mod failure;
 mod fill;
 mod find;
@@ -54,6 +55,7 @@ use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
 use crate::upstream::{Ask, Take, Target, Upstream};
 use catalogues::Catalogues;
+use examine::Examinations;
 use failure::Failure;
 use fill::Fills;
 use find::{FileGrants, Held};
@@ -91,6 +93,7 @@ pub struct Cache {
     file_grants: FileGrants,
     catalogues: Catalogues,
     proofs: Arc<Proofs>,
+    examinations: Examinations,
     hot: Hot,
     uses: Uses,
 }
@@ -195,6 +198,7 @@ impl Cache {
             file_grants: FileGrants::new(),
             catalogues: Catalogues::new(),
             proofs: Arc::new(proofs),
+            examinations: Examinations::new(),
             hot: Hot::new(parts.hot_bytes),
             uses: Uses::new(),
         }

@@ -39,6 +39,20 @@ pub enum Need {
     Recent(Box<Resource>, Duration),
     /// What a proxy's cached catalogues say of an item.
     Entry(Lookup),
+    /// What is known of cached content from reading it.
+    Fact(Box<Inquiry>),
+}
+
+/// A question to content that may be cached: what [`super::Protocol::examine`] finds in it. Nothing is fetched
+/// for it and nobody waits for it: content is read once, behind the back of the first request that asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inquiry {
+    /// The content, as its own proxy has it. What it must hash to is known.
+    pub content: Resource,
+    /// Where in the proxy's `meta` tree the answer is kept.
+    pub fact: RefKey,
+    /// The answer's `kind`.
+    pub kind: &'static str,
 }
 
 /// A question to all catalogues of one kind that a proxy has cached
@@ -67,6 +81,7 @@ pub struct Gotten {
 pub struct Gathered {
     documents: Vec<(RefKey, Result<Gotten, Refusal>)>,
     entries: Vec<(Lookup, Option<Claim>)>,
+    facts: Vec<(RefKey, Option<Ref>)>,
 }
 
 impl Gathered {
@@ -129,6 +144,21 @@ impl Gathered {
         }
     }
 
+    /// What is known of each of several contents, in their order; `None` for what is not cached, or not known
+    /// yet.
+    ///
+    /// # Errors
+    /// [`Unrouted::Needs`] for those that were not asked yet.
+    pub fn facts(&self, inquiries: Vec<Inquiry>) -> Result<Vec<Option<&Ref>>, Unrouted> {
+        let known = |inquiry: &Inquiry| self.facts.iter().find(|(fact, _)| *fact == inquiry.fact);
+        let facts: Option<Vec<_>> =
+            inquiries.iter().map(|inquiry| Some(known(inquiry)?.1.as_ref())).collect();
+        facts.ok_or_else(|| {
+            let unknown = inquiries.into_iter().filter(|inquiry| known(inquiry).is_none());
+            Unrouted::Needs(unknown.map(Box::new).map(Need::Fact).collect())
+        })
+    }
+
     /// Adds a document, or why it cannot be had.
     pub fn add_document(&mut self, key: RefKey, found: Result<Gotten, Refusal>) {
         self.documents.push((key, found));
@@ -139,6 +169,11 @@ impl Gathered {
         self.entries.push((lookup, claim));
     }
 
+    /// Adds what is known of content, by where that is kept.
+    pub fn add_fact(&mut self, fact: RefKey, known: Option<Ref>) {
+        self.facts.push((fact, known));
+    }
+
     /// The documents that were had.
     pub fn documents(&self) -> impl Iterator<Item = (&RefKey, &Gotten)> {
         self.documents.iter().filter_map(|(key, found)| Some((key, found.as_ref().ok()?)))
@@ -146,7 +181,7 @@ impl Gathered {
 
     /// Whether nothing was needed.
     pub const fn is_empty(&self) -> bool {
-        self.documents.is_empty() && self.entries.is_empty()
+        self.documents.is_empty() && self.entries.is_empty() && self.facts.is_empty()
     }
 }
 

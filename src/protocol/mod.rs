@@ -5,8 +5,11 @@
 //! the engine can do, every dialect can; a dialect that needs more asks for a field in
 //! [`Resource`], never for a branch in the engine.
 
+use std::io;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::{Map, Value};
 
 use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefKey, RefRules, Resource};
 
@@ -18,7 +21,7 @@ pub mod openpgp;
 mod refusal;
 pub mod tf;
 
-pub use gather::{Companion, Gathered, Gotten, Lookup, Need, Unrouted};
+pub use gather::{Companion, Gathered, Gotten, Inquiry, Lookup, Need, Unrouted};
 pub use refusal::{Part, Refusal};
 
 /// Every dialect there is.
@@ -84,6 +87,15 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
         Ok(Vec::new())
     }
 
+    /// Reads content for what an [`Inquiry`] asks, on a thread of its own: it may take its time, but not
+    /// memory in proportion. What it finds is written down, nothing too, and not asked again.
+    ///
+    /// # Errors
+    /// Those of reading `content`: it is asked again then.
+    fn examine(&self, _inquiry: &Inquiry, _content: &mut dyn Content) -> io::Result<Map<String, Value>> {
+        Ok(Map::new())
+    }
+
     /// The key of what upstream has at a path, where the path alone decides it: what an answer names as
     /// changed is withdrawn by it.
     fn key_at(&self, _proxy: &ProxyId, _path: &str) -> Option<RefKey> {
@@ -111,6 +123,11 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
     /// How a refusal is worded: status, headers, body.
     fn refuse(&self, head: &Head<'_>, refusal: &Refusal) -> Reply;
 }
+
+/// Content that is read where it is stored.
+pub trait Content: io::Read + io::Seek {}
+
+impl<T: io::Read + io::Seek> Content for T {}
 
 /// What a request asks for.
 #[derive(Debug)]

@@ -4,9 +4,12 @@ The same contract for both: cold, warm, with upstream stopped, with the index de
 """
 
 import hashlib
+import json
+import re
 import shutil
 import unittest
 
+from rig import web
 from rig.case import Case
 from rig.process import free_port, run
 from rig.repoxy import Repoxy
@@ -82,6 +85,21 @@ class Contract:
         zips = [path for path in self.content() if path.endswith(".zip")]
         self.assertEqual(len(zips), 1, "no package was fetched that nobody wanted")
         self.server.fsck()
+
+    def test_the_mirror_gives_the_hash_that_clients_compute_and_they_accept_it(self):
+        """Of the package that is cached, once it has been read."""
+        directory, _ = self.client.by_host(self.server.url)
+        lock = (directory / ".terraform.lock.hcl").read_text()
+        computed = re.findall(r'"(h1:[^"]+)"', lock)
+        document = f"{self.server.url}/tf/acme/mirror/{HOST}/acme/demo/{VERSION}.json"
+
+        def given() -> list[str]:
+            hashes = json.loads(web.fetch(document).body)["archives"]["linux_amd64"]["hashes"]
+            return [each for each in hashes if each.startswith("h1:")]
+
+        self.server.process.wait_until(given)
+        self.assertEqual(given(), computed)
+        self.by_mirror()
 
     def test_init_works_while_upstream_is_stopped(self):
         """Also after a restart, and although everything is past its time."""

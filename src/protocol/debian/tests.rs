@@ -71,6 +71,7 @@ fn from<'a>(documents: &'a [(&'a str, &'a str)]) -> impl FnMut(Need, &mut Gather
         Need::Document(_) | Need::Held(..) => {
             panic!("a document must never be newer than what clients were given")
         }
+        Need::Fact(_) => panic!("nothing here asks for these"),
         Need::Recent(resource, within) => {
             assert!(within >= Duration::from_secs(60));
             let found = documents.iter().find(|(path, _)| *path == resource.key.path.as_str());

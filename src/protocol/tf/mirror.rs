@@ -1,7 +1,8 @@
 //! The provider network mirror protocol, composed of what the registry protocol says.
 //!
 //! A version's document takes one download document and one list of sums, whatever the number of its
-//! platforms, and no zip: clients wait ten seconds. What upstream gives no sum for is left out.
+//! platforms, and no zip: clients wait ten seconds. What upstream gives no sum for is left out. Of zips that
+//! are cached, and have been read since, it has their `h1:` too.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,10 @@ use crate::protocol::{Document, Gathered, Refusal, Unrouted};
 
 /// How many platforms are asked about a version: one that upstream lists may not be there any more.
 const MAX_ASKED: usize = 3;
+/// How many of a version's zips are looked at for further hashes; there are some fifteen platforms.
+const MAX_EXAMINED: usize = 64;
+/// What a zip's `h1:` is called in what is known of it.
+pub(super) const H1: &str = "h1";
 
 /// `index.json`: all versions that upstream lists.
 ///
@@ -70,15 +75,29 @@ pub(super) fn archives(
     let sums = registry.proven(&asked, &facts, gathered)?;
     let is_listed = |platform: &Platform| listed.platforms.is_empty() || listed.platforms.contains(platform);
     let facts = facts.download;
-    let packages = sums.packages(&facts.filename, &asked.platform).into_iter();
-    let archives = packages.filter(|(platform, _)| is_listed(platform)).map(|(platform, sum)| {
-        let name = platform.to_string();
+    let mut packages = sums.packages(&facts.filename, &asked.platform);
+    packages.retain(|(platform, _)| is_listed(platform));
+    let mut archives = BTreeMap::new();
+    let mut bare = Vec::new();
+    for (platform, sum) in packages {
+        let (name, package) = (platform.to_string(), package(platform));
         // `zh:` is the sum itself, and that is signed.
-        let others = facts.hashes.get(&name).into_iter().flatten().filter(|hash| !hash.starts_with("zh:"));
-        let hashes = std::iter::once(format!("zh:{}", sum.hex())).chain(others.cloned()).collect();
-        (name, Archive { url: package(platform).zip(), hashes })
-    });
-    document(&Archives { archives: archives.collect() })
+        let mut hashes = vec![format!("zh:{}", sum.hex())];
+        let others = facts.hashes.get(&name).into_iter().flatten();
+        hashes.extend(others.filter(|hash| !hash.starts_with("zh:")).cloned());
+        if hashes.len() == 1 && bare.len() < MAX_EXAMINED {
+            bare.push((name.clone(), registry.hashes(&package, sum)?));
+        }
+        archives.insert(name, Archive { url: package.zip(), hashes });
+    }
+    let (names, inquiries): (Vec<_>, Vec<_>) = bare.into_iter().unzip();
+    for (name, known) in names.iter().zip(gathered.facts(inquiries)?) {
+        let h1 = known.and_then(|known| known.unknown.get(H1)?.as_str());
+        if let (Some(archive), Some(h1)) = (archives.get_mut(name), h1) {
+            archive.hashes.push(h1.to_owned());
+        }
+    }
+    document(&Archives { archives })
 }
 
 /// The platforms to ask about, in the order in which clients will want them too.

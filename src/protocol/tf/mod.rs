@@ -12,6 +12,7 @@
 
 mod documents;
 mod grammar;
+mod hashes;
 mod mirror;
 mod refuse;
 mod request;
@@ -19,6 +20,8 @@ mod resource;
 mod source;
 #[cfg(test)]
 mod tests;
+
+use std::io;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -28,7 +31,10 @@ use serde_json::{Map, Value, json};
 use self::documents::{Download, Service, Sums};
 use self::request::{Mount, Request, Wanted};
 use self::resource::{Evidence, JSON, Registry, kind};
-use super::{Companion, Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
+use super::{
+    Companion, Content, Derive, Document, Fetch, Gathered, Head, Inquiry, Protocol, Refusal, Reply, Route,
+    Unrouted,
+};
 use crate::model::{
     ArtifactType, Claim, Descriptor, Digest, ProxyFacts, ProxyTable, Ref, RefKey, RefPath, RefRules, Resource,
 };
@@ -136,6 +142,10 @@ impl Protocol for Tf {
             _ => {}
         }
         Ok(Vec::new())
+    }
+
+    fn examine(&self, _: &Inquiry, content: &mut dyn Content) -> io::Result<Map<String, Value>> {
+        Ok(hashes::h1(content)?.map(|hash| (mirror::H1.to_owned(), Value::from(hash))).into_iter().collect())
     }
 
     fn rewrite(&self, head: &Head<'_>, _: &Ref, document: &[u8]) -> Result<Document, Refusal> {

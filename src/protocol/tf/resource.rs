@@ -7,6 +7,7 @@
 //! | a package's zip | refs | `providers/<namespace>/<name>/<platform>/<version>` |
 //! | a module's archive | refs | `modules/<namespace>/<name>/<system>/<version>` |
 //! | verdict on a signature | meta | `providers/<namespace>/<name>/<version>/signature` |
+//! | hashes of a zip beside its sum | meta | `providers/<namespace>/<name>/<version>/hashes/<platform>` |
 //! | service discovery | cache | `services` |
 //! | versions of a provider | cache | `providers/<namespace>/<name>/versions` |
 //! | download document | cache | `providers/<namespace>/<name>/<version>/download/<platform>` |
@@ -25,11 +26,11 @@ use super::grammar::is_part;
 use super::request::{Module, Mount, Package, Provider, Request};
 use super::source::{Archive, ModuleSource};
 use crate::model::{
-    Area, ArtifactType, Delivery, Freshness, MediaType, ProxyFacts, ProxyTable, RefKey, RefPath, Resource,
-    Source,
+    Area, ArtifactType, Delivery, Digest, Freshness, MediaType, ProxyFacts, ProxyTable, RefKey, RefPath,
+    Resource, Source,
 };
 use crate::protocol::openpgp::{Keyring, SignatureError};
-use crate::protocol::{Companion, Fetch, Gathered, Gotten, Part, Refusal, Route, Unrouted};
+use crate::protocol::{Companion, Fetch, Gathered, Gotten, Inquiry, Part, Refusal, Route, Unrouted};
 
 /// The media type of all documents.
 pub(super) const JSON: &str = "application/json";
@@ -58,6 +59,7 @@ pub(super) mod kind {
     pub(in crate::protocol::tf) const SUMS: &str = "tf.sums";
     pub(in crate::protocol::tf) const SIGNATURE: &str = "tf.signature";
     pub(in crate::protocol::tf) const VERDICT: &str = "tf.verdict";
+    pub(in crate::protocol::tf) const HASHES: &str = "tf.hashes";
     pub(in crate::protocol::tf) const MODULE_VERSIONS: &str = "tf.moduleVersions";
     pub(in crate::protocol::tf) const MODULE_DOWNLOAD: &str = "tf.moduleDownload";
 }
@@ -266,14 +268,23 @@ impl<'t> Registry<'t> {
         Sought::or_held(found(), held)
     }
 
-    /// A package's zip, which must be the one of the sums.
-    pub(super) fn zip(&self, package: &Package, gathered: &Gathered) -> Result<Sought, Unrouted> {
+    fn zip_held(&self, package: &Package) -> Result<Resource, Refusal> {
         let Provider { namespace, name } = &package.provider;
         let path = format!("providers/{namespace}/{name}/{}/{}", package.platform, package.version);
-        let held = Resource {
-            media_type: MediaType::Fixed("application/zip"),
-            ..self.content(kind::PROVIDER, &path)?
-        };
+        let media_type = MediaType::Fixed("application/zip");
+        Ok(Resource { media_type, ..self.content(kind::PROVIDER, &path)? })
+    }
+
+    /// What further hashes a package's zip has, if that is cached and has this sum.
+    pub(super) fn hashes(&self, package: &Package, sum: Digest) -> Result<Inquiry, Refusal> {
+        let path = format!("{}/hashes/{}", version_path(package), package.platform);
+        let content = Resource { expect: Some(sum.into()), ..self.zip_held(package)? };
+        Ok(Inquiry { content, fact: self.key(Area::Meta, &path)?, kind: kind::HASHES })
+    }
+
+    /// A package's zip, which must be the one of the sums.
+    pub(super) fn zip(&self, package: &Package, gathered: &Gathered) -> Result<Sought, Unrouted> {
+        let held = self.zip_held(package)?;
         let found = || {
             let facts = self.facts(package, gathered)?;
             let sums = self.proven(package, &facts, gathered)?;

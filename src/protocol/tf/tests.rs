@@ -33,11 +33,19 @@ fn proxy(name: &str, upstream: &str, namespaces: &[&str], default: bool) -> Prox
     }
 }
 
+fn gotten(resource: &Resource, body: &[u8]) -> Gotten {
+    let (digest, size) = (Digest::of(body), body.len() as u64);
+    let reference = Ref::new(resource.kind.to_owned(), digest, size, Timestamp::UNIX_EPOCH);
+    Gotten { reference, body: Bytes::copy_from_slice(body) }
+}
+
 /// A registry upstream, as far as a dialect can see: what is where, and what was asked for.
 struct World {
     proxies: Vec<ProxyFacts>,
     there: BTreeMap<String, (Vec<u8>, Option<String>)>,
     failing: BTreeMap<String, Refusal>,
+    /// What was found in cached content, by its path.
+    read: BTreeMap<String, (String, Value)>,
     asked: RefCell<Vec<String>>,
 }
 
@@ -51,6 +59,7 @@ impl World {
             ],
             there: BTreeMap::new(),
             failing: BTreeMap::new(),
+            read: BTreeMap::new(),
             asked: RefCell::default(),
         };
         world.put(
@@ -114,6 +123,16 @@ impl World {
                             Need::Document(resource) => (resource.clone(), self.fetch(&resource)),
                             // This engine keeps nothing.
                             Need::Held(resource, otherwise) => (resource, Err(otherwise)),
+                            Need::Fact(inquiry) => {
+                                let Inquiry { content, fact, .. } = *inquiry;
+                                let known = self.read.get(content.key.path.as_str()).map(|facts| {
+                                    let mut known = gotten(&content, b"").reference;
+                                    known.unknown = Map::from_iter([facts.clone()]);
+                                    known
+                                });
+                                gathered.add_fact(fact, known);
+                                continue;
+                            }
                             Need::Recent(..) | Need::Entry(_) => panic!("nothing here asks for these"),
                         };
                         gathered.add_document(resource.key, found);
@@ -149,11 +168,10 @@ impl World {
             return Err(refusal.clone());
         }
         let (body, source) = self.there.get(place).ok_or(Refusal::NotFound)?;
-        let size = body.len() as u64;
-        let mut reference = Ref::new(resource.kind.to_owned(), Digest::of(body), size, Timestamp::UNIX_EPOCH);
-        reference.headers =
+        let mut gotten = gotten(resource, body);
+        gotten.reference.headers =
             source.iter().map(|source| (resource::TERRAFORM_GET.to_owned(), source.clone())).collect();
-        Ok(Gotten { reference, body: body.clone().into() })
+        Ok(gotten)
     }
 
     fn resource(&self, path: &str) -> Resource {
@@ -515,6 +533,24 @@ fn pitfall_1_mirror_addresses_are_relative_to_this_server() {
     let hashes = &document["archives"]["linux_amd64"]["hashes"];
     assert_eq!(hashes.as_array().expect("a list").len(), 2, "{hashes}");
     assert_eq!(hashes[1], "h1:abc=");
+}
+
+#[test]
+fn a_zip_that_was_read_adds_its_h1_where_upstream_says_none() {
+    let mut world = World::new();
+    let path = |platform: &str| format!("providers/acme/demo/{platform}/1.1.0");
+    world.read.insert(path("linux_amd64"), ("h1".to_owned(), json!("h1:other=")));
+    world.read.insert(path("darwin_arm64"), ("h1".to_owned(), json!("h1:known=")));
+    let document = world.made(&format!("{MIRROR}/1.1.0.json"));
+    let hashes = |platform: &str| document["archives"][platform]["hashes"].clone();
+    assert_eq!(hashes("linux_amd64")[1], "h1:abc=", "upstream's own word counts");
+    assert_eq!(hashes("darwin_arm64"), json!([format!("zh:{}", Digest::of(DARWIN).hex()), "h1:known="]));
+    // Of a zip that has no such hash, that is known.
+    world.read.insert(path("darwin_arm64"), ("x".to_owned(), json!(1)));
+    let document = world.made(&format!("{MIRROR}/1.1.0.json"));
+    assert_eq!(document["archives"]["darwin_arm64"]["hashes"].as_array().map(Vec::len), Some(1));
+    let zips = world.asked.borrow().iter().filter(|place| place.contains(".zip")).count();
+    assert_eq!(zips, 0, "none is fetched for it");
 }
 
 #[test]
