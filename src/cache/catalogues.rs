@@ -18,6 +18,8 @@ use crate::protocol::{Lookup, Protocol};
 
 /// The most bytes that tables take together.
 const MAX_TABLE_BYTES: u64 = 128 << 20;
+/// The most items of one catalogue; a large distribution's has some 200,000.
+const MAX_ITEMS: usize = 1 << 20;
 /// The most catalogues of one kind and proxy that are looked into, the newest first.
 const MAX_CATALOGUES: usize = 256;
 
@@ -198,10 +200,14 @@ impl Cache {
             tables.try_get_with(digest, || {
                 let document = blob.read_all()?;
                 let mut rows = Vec::new();
+                let mut named = 0;
                 let whole = protocol.catalogue(&path, &document, &mut |item, claim| {
-                    rows.push((hasher.hash_one(item), claim));
+                    named += 1;
+                    if named <= MAX_ITEMS {
+                        rows.push((hasher.hash_one(item), claim));
+                    }
                 });
-                if !whole {
+                if !whole || named > MAX_ITEMS {
                     tracing::warn!(%digest, %path, "a catalogue could not be read to its end");
                 }
                 rows.sort_by_key(|(hash, _)| *hash);

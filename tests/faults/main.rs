@@ -12,10 +12,10 @@ mod disk;
 mod gc;
 mod index;
 mod matrix;
-
 mod outage;
 mod reasons;
 mod security;
 mod semantics;
 mod transfer;
 mod trust;
+mod types;

@@ -19,13 +19,8 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
     ("D3", "not built: nothing watches free space; `gc --max-bytes` bounds what is kept"),
     ("D17", "needs root, a loop device and an ioctl that shuts a file system down"),
     ("E14", "a million refs are 4 GB of small files and minutes of work for each run"),
-    (
-        "S11",
-        "waits for the types whose documents name other hosts; containers have none that is followed (S6, S9)",
-    ),
     ("S13", "waits for users"),
     ("S14", "waits for users"),
-    ("S16", "waits for types with compressed indexes; nothing is decompressed so far (A21)"),
     ("S23", "waits for the web interface"),
     ("S24", "waits for the web interface"),
     ("S25", "waits for the web interface: nothing has side effects but the command line (C6)"),
@@ -33,7 +28,7 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
     ("S27", "waits for users: no token of a client's is read (C5)"),
     ("S29", "waits for proxies that merge several upstreams"),
     ("S30", "waits for types with versions; what a digest names never changes (A7, D9)"),
-    ("S35", "nothing is ever extracted: there is no code that reads an archive"),
+    ("S35", "nothing is ever extracted: a provider's zip is read for its hash, and nothing of it is written"),
 ];
 
 /// What the tests of a row leave open.
@@ -86,6 +81,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
         "a name that resolves to an inner address; what is checked is what is connected to, so that there is no moment to rebind in",
     ),
     ("S8", "the configuration has no headers of other names yet; `tests/upstream.rs` has"),
+    ("S11", "of Terraform's documents, the only ones whose addresses are followed"),
     ("S12", "the same answers and the same questions upstream; times are not compared"),
     ("S15", "manifests up to 16 MiB and lists up to 8 MiB are accepted"),
 ];

@@ -6,11 +6,11 @@ use http::{Method, StatusCode};
 
 use crate::support::{Origin, Protection, Repoxy, eventually, proxy};
 
-const CANARY: &str = "canary-7f3a9";
+pub(crate) const CANARY: &str = "canary-7f3a9";
 const LOGIN: &str = "credentials = { username = \"me\", password = \"canary-7f3a9\" }";
 
 /// Whether any request that an origin has seen holds the secret, as it is or in base64.
-fn leaked(origin: &Origin) -> bool {
+pub(crate) fn leaked(origin: &Origin) -> bool {
     // `me:canary-7f3a9`
     let basic = "bWU6Y2FuYXJ5LTdmM2E5";
     let seen = ["GET", "HEAD", "POST"].into_iter().flat_map(|method| origin.seen(method, "*"));

@@ -11,6 +11,10 @@ use crate::model::{Claim, Digest};
 
 /// The most bytes of text that are read of one file. Debian's largest has some 60 MiB.
 const TEXT_MAX_LEN: u64 = 1 << 30;
+/// How much larger than the file its text may be, where it is large: indexes come to ten times their size.
+const EXPANSION_MAX: u64 = 200;
+/// The bytes of text that are read of any file, however small that is.
+const TEXT_MIN_LEN: u64 = 16 << 20;
 /// The longest line; `Depends` and file lists run to some hundred KiB.
 const LINE_MAX_LEN: u64 = 4 << 20;
 /// The most files of one source package.
@@ -19,7 +23,8 @@ const FILES_MAX: usize = 1024;
 /// Visits every file that an index names, by its path in the archive. `roots` are the directories that
 /// paths may count from. False if it could not be read to its end.
 pub(super) fn visit(document: &[u8], roots: &[&str], visit: &mut dyn FnMut(&str, Claim)) -> bool {
-    let mut text = BufReader::new(unpack(document)).take(TEXT_MAX_LEN);
+    let limit = (document.len() as u64).saturating_mul(EXPANSION_MAX).clamp(TEXT_MIN_LEN, TEXT_MAX_LEN);
+    let mut text = BufReader::new(unpack(document)).take(limit);
     let mut stanza = Stanza::default();
     let mut line = Vec::new();
     loop {

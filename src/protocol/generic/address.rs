@@ -40,11 +40,12 @@ pub(super) fn ref_path(path: &str, query: Option<&str>) -> Result<RefPath, Refus
             text.push('/');
         }
         let segment = canonical(segment);
-        match segment.as_str() {
-            "" => text.push('%'),
-            "." | ".." => return Err(invalid("a segment `.` or `..`")),
-            segment => text.push_str(segment),
+        // Some servers take an encoded slash for a slash, which would lead out of the upstream's own path.
+        let mut parts = segment.split("%2F").flat_map(|part| part.split("%5C"));
+        if parts.any(|part| matches!(part, "." | "..")) {
+            return Err(invalid("a segment `.` or `..`"));
         }
+        text.push_str(if segment.is_empty() { "%" } else { &segment });
     }
     if let Some(query) = query {
         text.push('?');
