@@ -95,6 +95,11 @@ impl Cache {
     ) {
         let Some(site) = self.sites.get(&inquiry.fact.proxy).cloned() else { return };
         let Ok(_turn) = self.examinations.turns.acquire().await else { return };
+        // What is found in damaged bytes would be said of the right ones.
+        let (artifact_type, digest) = (inquiry.content.key.proxy.artifact_type, content.target_digest);
+        if !self.proofs.check(&self.proofs.lend(artifact_type, digest, &blob)).await {
+            return;
+        }
         let asked = inquiry.clone();
         let found = spawn_blocking(move || protocol.examine(&asked, &mut InPlace { blob, at: 0 })).await;
         let facts = match found.map_err(io::Error::other).flatten() {

@@ -10,7 +10,9 @@ use http::HeaderMap;
 use super::item::{Item, classify, suites};
 use super::release::{Release, is_older};
 use super::*;
-use crate::model::{Checksum, Delivery, Digest, Freshness, Heed, ProxyFacts, ProxyId, RefKey, Source, Timestamp};
+use crate::model::{
+    Checksum, Delivery, Digest, Freshness, Heed, ProxyFacts, ProxyId, RefKey, Source, Timestamp,
+};
 use crate::protocol::{Gotten, Need};
 
 const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
