@@ -7,25 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Outcome, Scale};
+use crate::Scale;
+use crate::common::{Item, MIB, Outcome, SplitMix, hex};
 
-/// Bytes in a MiB.
-pub(crate) const MIB: u64 = 1 << 20;
 /// The media type of every manifest here.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Bytes made at a time.
 const PIECE: usize = 1 << 20;
-
-/// One thing to ask for.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    /// The request path.
-    pub(crate) path: String,
-    /// Bytes.
-    pub(crate) size: u64,
-    /// The sha256 of the content, in hex.
-    pub(crate) digest: String,
-}
 
 /// Everything that is served.
 #[derive(Debug)]
@@ -48,15 +36,6 @@ pub(crate) struct Content {
     pub(crate) image: (Item, Vec<Item>),
     /// Many different blobs of 100 MiB, which take no space on disk.
     pub(crate) wide: Vec<Item>,
-}
-
-/// Writes lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl Content {
@@ -184,21 +163,6 @@ impl Maker<'_> {
         let file = self.directory.join(path.trim_start_matches('/'));
         fs::create_dir_all(file.parent().unwrap_or(self.directory))?;
         Ok(file)
-    }
-}
-
-/// A small generator of noise (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for word in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.0;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..word.len()]);
-        }
     }
 }
 

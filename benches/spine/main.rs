@@ -7,30 +7,25 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's table is its output")]
 #![expect(clippy::print_stderr, reason = "progress goes beside it")]
 
-mod book;
+#[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "some of it only the other benchmark needs")]
+mod common;
 mod content;
-mod load;
 mod origin;
 mod peers;
-mod process;
 mod rows;
-mod transfer;
 
-use std::error::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use book::Book;
-use content::{Content, MIB};
+use common::book::Book;
+use common::{MIB, Outcome, Scratch, conclude};
+use content::Content;
 use peers::Yard;
 use rows::{Bench, ROWS};
-
-/// A figure, or what went wrong.
-pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures repoxy beside nginx and docker-registry, and checks the bytes.
 #[derive(Debug, Parser)]
@@ -105,15 +100,6 @@ impl Scale {
     };
 }
 
-/// A directory that is gone when this is.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
     match run(&options) {
@@ -144,19 +130,5 @@ fn run(options: &Options) -> Outcome<bool> {
             row(&bench, &mut book).map_err(|error| format!("{name}: {error}"))?;
         }
     }
-    println!("{}", book.table(judged));
-    if let Some(file) = &options.json {
-        fs::write(file, format!("{:#}\n", book.json(judged)))?;
-    }
-    let missing = book.without_figures();
-    if !missing.is_empty() {
-        return Err(format!("no figures for: {}", missing.join(", ")).into());
-    }
-    let (reached, missed) = book.count();
-    if judged {
-        println!("spine: {} measures, {reached} goals reached, {missed} missed", book.len());
-    } else {
-        println!("spine: {} measures, all bytes right, no figure judged", book.len());
-    }
-    Ok(!judged || missed == 0)
+    conclude("spine", &book, judged, options.json.as_deref())
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::Outcome;
-use crate::content::{MANIFEST, hex};
+use crate::common::{Outcome, hex};
+use crate::content::MANIFEST;
 
 /// Bytes that pass the link at a time when it is limited.
 const PIECE: usize = 64 * 1024;

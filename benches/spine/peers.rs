@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Outcome;
-use crate::process::{Server, free_address};
+use crate::common::Outcome;
+use crate::common::book::Column;
+use crate::common::process::{Server, free_address};
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,10 +26,10 @@ pub(crate) enum Peer {
     Direct,
 }
 
-impl Peer {
-    /// All, in the order of the table's columns.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Repoxy, Self::NginxStatic, Self::NginxCache, Self::Registry, Self::Direct];
+impl Column for Peer {
+    const ALL: &'static [Self] =
+        &[Self::Repoxy, Self::NginxStatic, Self::NginxCache, Self::Registry, Self::Direct];
+    const OURS: Self = Self::Repoxy;
 }
 
 impl fmt::Display for Peer {

@@ -11,13 +11,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::book::{Book, Goal};
-use crate::content::{self, Content, Item};
+use crate::Scale;
+use crate::common::book::Goal;
+use crate::common::load::{self, Load};
+use crate::common::process::Server;
+use crate::common::transfer::{self, Connection, Timing};
+use crate::common::{Item, MIB, Outcome, check, milliseconds};
+use crate::content::{self, Content};
 use crate::origin::{Link, Origin};
 use crate::peers::{Peer, Yard};
-use crate::process::Server;
-use crate::transfer::{self, Connection, Timing};
-use crate::{Outcome, Scale, load};
+
+/// The table.
+type Book = crate::common::book::Book<Peer>;
 
 /// What all rows work with.
 pub(crate) struct Bench {
@@ -105,20 +110,6 @@ impl Bench {
     }
 }
 
-/// Compares the bytes of all items.
-fn check(address: SocketAddr, items: &[&Item]) -> Outcome<()> {
-    let mut connection = Connection::open(address)?;
-    for item in items {
-        transfer::verify(&mut connection, &item.path, &item.digest, item.size)?;
-    }
-    Ok(())
-}
-
-/// Seconds, milliseconds, GB.
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
 fn gigabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e9
@@ -154,7 +145,7 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
     for _ in 0..bench.scale.rounds {
         for (name, items, connections, rate_goal, tail_goal) in cases {
             for tenant in &tenants {
-                let shown = load::run(tenant.address, items, connections, bench.scale.load)?;
+                let shown = load::run(tenant.address, items, &Load::flat_out(connections, bench.scale.load))?;
                 book.note(name, "answers/s", rate_goal, tenant.peer, shown.per_second);
                 book.note(&format!("{name}: p99"), "ms", tail_goal, tenant.peer, shown.p99);
             }
@@ -164,7 +155,7 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
             (Peer::Repoxy, bare.address),
             (NginxStatic, tenants.iter().find(|t| t.peer == NginxStatic).map_or(bare.address, |t| t.address)),
         ] {
-            let shown = load::run(address, one(tag), 32, bench.scale.load)?;
+            let shown = load::run(address, one(tag), &Load::flat_out(32, bench.scale.load))?;
             book.note(name, "answers/s", AtLeast(0.6, NginxStatic), peer, shown.per_second);
         }
     }
@@ -376,7 +367,7 @@ fn start(bench: &Bench, book: &mut Book) -> Outcome<()> {
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a file's size")]
-    let size = fs::metadata(&bench.yard.binary)?.len() as f64 / content::MIB as f64;
+    let size = fs::metadata(&bench.yard.binary)?.len() as f64 / MIB as f64;
     book.note("binary, stripped", "MiB", Goal::Limit(25.0), Peer::Repoxy, size);
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! middle. Dropping a future does not take an operation back: it may still happen, whole.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread;
 
@@ -47,6 +48,12 @@ impl ObjectPath {
     /// The path of something directly below this one. `name` is one well-formed segment.
     pub(super) fn join(&self, name: &str) -> Self {
         Self::new(format!("{}/{name}", self.0))
+    }
+}
+
+impl From<ObjectPath> for String {
+    fn from(path: ObjectPath) -> Self {
+        path.0
     }
 }
 
@@ -189,84 +196,74 @@ impl StoreLock {
     }
 }
 
-/// A listing in progress: pages of at most [`Lister::PAGE_LEN`] entries and about
-/// [`Lister::PAGE_BYTES`] of content, read ahead on a thread of its own. Dropping it ends it.
+/// A listing in progress: parts of it, listed ahead on a thread of its own. Dropping it ends it.
 #[derive(Debug)]
-pub struct Lister(mpsc::Receiver<Page>);
+pub struct Lister(mpsc::Receiver<Part>);
 
-/// A page, or why a part of the listing could not be had; what comes after is listed all the same.
-pub(super) type Page = Result<Vec<Entry>, StoreError>;
+/// Takes entries as they are found, and reasons why some could not be had; what comes after is listed
+/// all the same. A `Break` says that nobody wants any more.
+pub(super) type Entries<'e> = &'e mut dyn FnMut(Result<Entry, StoreError>) -> ControlFlow<()>;
+
+/// Some objects of a listing whose names are known, and that are still to be looked at and read. Whoever
+/// runs it does that, on whichever thread, so that several parts are read at a time.
+pub(super) struct Part(Box<dyn FnOnce(Entries<'_>) + Send>);
+
+impl Part {
+    /// What to do to read it.
+    pub(super) fn new(read: impl FnOnce(Entries<'_>) + Send + 'static) -> Self {
+        Self(Box::new(read))
+    }
+
+    /// Reads it. Blocks on the disk.
+    pub(super) fn read(self, take: Entries<'_>) {
+        (self.0)(take);
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Part")
+    }
+}
 
 impl Lister {
-    /// The most entries in a page.
-    pub const PAGE_LEN: usize = 1000;
-    /// A page that holds as many bytes of content is full.
-    pub const PAGE_BYTES: usize = 1 << 20;
-    /// Pages that are ready before anybody asks for them.
-    const READ_AHEAD: usize = 2;
+    /// The most objects in a part.
+    pub(super) const PART_LEN: usize = 500;
+    /// Parts that are ready before anybody asks for them.
+    const AHEAD: usize = 4;
 
     /// Starts a listing; `walk` runs on a thread of its own.
-    pub(super) fn start(folder: &ObjectPath, walk: impl FnOnce(&mut Pages) + Send + 'static) -> Self {
-        let (sender, receiver) = mpsc::channel(Self::READ_AHEAD);
-        let mut pages = Pages { sender, page: Vec::new(), bytes: 0 };
-        let unstarted = pages.sender.clone();
-        let thread = thread::Builder::new().name("store-list".into()).spawn(move || {
-            walk(&mut pages);
-            pages.flush();
-        });
+    pub(super) fn start(folder: &ObjectPath, walk: impl FnOnce(&Parts) + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel(Self::AHEAD);
+        let parts = Parts(sender.clone());
+        let thread = thread::Builder::new().name("store-list".into()).spawn(move || walk(&parts));
         if let Err(error) = thread {
-            // The channel is new and holds at least one page, so there is room.
-            let _ = unstarted.try_send(Err(StoreError::io("list", folder.as_str(), error)));
+            let error = StoreError::io("list", folder.as_str(), error);
+            // The channel is new and holds at least one part, so there is room.
+            let _ = sender.try_send(Part::new(|take| _ = take(Err(error))));
         }
         Self(receiver)
     }
 
-    /// The next page; `None` at the end.
-    pub async fn next_page(&mut self) -> Option<Result<Vec<Entry>, StoreError>> {
-        self.0.recv().await
-    }
-
-    /// The next page, for a thread that may block.
-    pub(super) fn next_page_blocking(&mut self) -> Option<Page> {
+    /// The next part, for a thread that may block; `None` at the end.
+    pub(super) fn next_part(&mut self) -> Option<Part> {
         self.0.blocking_recv()
     }
 }
 
 /// The writing side of a [`Lister`].
 #[derive(Debug)]
-pub(super) struct Pages {
-    sender: mpsc::Sender<Page>,
-    page: Vec<Entry>,
-    bytes: usize,
-}
+pub(super) struct Parts(mpsc::Sender<Part>);
 
-impl Pages {
-    /// Adds an entry; waits while nobody reads.
-    pub(super) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.content.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, Bytes::len);
-        self.page.push(entry);
-        if self.page.len() == Lister::PAGE_LEN || self.bytes >= Lister::PAGE_BYTES {
-            self.flush();
-        }
-    }
-
-    /// Says that a part could not be listed.
-    pub(super) fn fail(&mut self, error: StoreError) {
-        self.flush();
-        let _ = self.sender.blocking_send(Err(error));
+impl Parts {
+    /// Adds a part; waits while nobody reads.
+    pub(super) fn push(&self, part: Part) {
+        // An error means that the reader has gone, which `abandoned` tells the walk.
+        let _ = self.0.blocking_send(part);
     }
 
     /// Whether nobody reads any more, so that the walk may end.
     pub(super) fn abandoned(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    fn flush(&mut self) {
-        self.bytes = 0;
-        let page = std::mem::take(&mut self.page);
-        if !page.is_empty() {
-            // An error means that the reader has gone, which `abandoned` tells the walk.
-            let _ = self.sender.blocking_send(Ok(page));
-        }
+        self.0.is_closed()
     }
 }

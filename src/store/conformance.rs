@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::backend::ObjectPath;
-use super::{Backend, Blob, Lister, Upload};
+use super::scan::PAGE_BYTES;
+use super::{Backend, Blob, Lister, Scan, Upload};
 use crate::model::Timestamp;
 
 /// A backend under test.
@@ -86,12 +87,16 @@ async fn upload(place: &Place, bytes: &[u8]) -> Box<dyn Upload> {
     upload
 }
 
+fn scan(place: &Place, folder: &ObjectPath, read: Option<u64>) -> Scan<super::Entry> {
+    Scan::start(Arc::clone(place), vec![folder.clone()], read, Some)
+}
+
 async fn list(place: &Place, folder: &ObjectPath, read: Option<u64>) -> Vec<super::Entry> {
-    let mut lister = place.list(folder, read);
+    let mut scan = scan(place, folder, read);
     let mut all = Vec::new();
-    while let Some(page) = lister.next_page().await {
+    while let Some(page) = scan.next_page().await {
         let page = page.expect("a page");
-        assert!((1..=Lister::PAGE_LEN).contains(&page.len()), "{}", page.len());
+        assert!((1..=Lister::PART_LEN).contains(&page.len()), "{}", page.len());
         all.extend(page);
     }
     all
@@ -242,11 +247,11 @@ async fn a_listing_with_content_reads_up_to_the_limit(place: Place) {
         place.put(&path, &tmp(), Bytes::from(vec![n; 400_000])).await.expect("put");
     }
     put(&place, "refs/small", b"small").await;
-    let mut lister = place.list(&at("refs"), Some(299_999));
+    let mut scan = scan(&place, &at("refs"), Some(299_999));
     let mut lens = BTreeMap::new();
-    while let Some(page) = lister.next_page().await {
+    while let Some(page) = scan.next_page().await {
         let page = page.expect("a page");
-        assert!(page.len() <= 4, "a page ends when it holds {} bytes", Lister::PAGE_BYTES);
+        assert!(page.len() <= 4, "a page ends when it holds {PAGE_BYTES} bytes");
         for entry in page {
             let bytes = entry.content.expect("asked for").expect("read");
             lens.insert(entry.path.to_string(), (entry.stat.size, bytes.len()));

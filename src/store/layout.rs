@@ -148,6 +148,11 @@ pub(super) fn locks() -> ObjectPath {
 
 /// Whether a path is the name of an object: a blob or a ref.
 pub(super) fn is_object(path: &str) -> bool {
+    let (_, leaf) = path.rsplit_once('/').unwrap_or_default();
+    // Most are not, which their names show at once.
+    if leaf.len() != size_of::<Digest>() * 2 && !leaf.ends_with(SUFFIX) {
+        return false;
+    }
     key_of(path).is_some() || ArtifactType::ALL.into_iter().any(|of| digest_of(of, path).is_some())
 }
 

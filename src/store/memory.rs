@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::ready;
 
-use super::backend::{Answer, Held, Pages};
+use super::backend::{Answer, Held, Part, Parts};
 use super::blob::Content;
 use super::{Backend, Blob, Entry, Lister, ObjectPath, StagedReader, Stat, StoreError, StoreLock, Upload};
 use crate::model::{Clock as _, SystemClock, Timestamp};
@@ -62,21 +62,26 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn walk(&self, folder: &str, read: Option<u64>, pages: &mut Pages) {
+    fn walk(&self, folder: &str, read: Option<u64>, parts: &Parts) {
         let mut last = folder.to_owned();
-        while !pages.abandoned() {
+        while !parts.abandoned() {
             let next: Vec<_> = {
                 let all = self.lock();
                 let rest = all.objects.range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded));
                 let below = rest.take_while(|(path, _)| path.starts_with(folder));
-                below.take(Lister::PAGE_LEN).map(|(path, object)| (path.clone(), object.clone())).collect()
+                below.take(Lister::PART_LEN).map(|(path, object)| (path.clone(), object.clone())).collect()
             };
             let Some((path, _)) = next.last() else { return };
             last.clone_from(path);
-            for (path, object) in next {
-                let content = read.map(|limit| Ok(object.cut(limit)));
-                pages.push(Entry { path: ObjectPath::new(path), stat: object.stat(), content });
-            }
+            parts.push(Part::new(move |take| {
+                for (path, object) in next {
+                    let content = read.map(|limit| Ok(object.cut(limit)));
+                    let entry = Entry { path: ObjectPath::new(path), stat: object.stat(), content };
+                    if take(Ok(entry)).is_break() {
+                        return;
+                    }
+                }
+            }));
         }
     }
 }
@@ -122,7 +127,7 @@ impl Backend for Memory {
 
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {
         let (memory, prefix) = (self.clone(), format!("{folder}/"));
-        Lister::start(folder, move |pages| memory.walk(&prefix, read, pages))
+        Lister::start(folder, move |parts| memory.walk(&prefix, read, parts))
     }
 
     fn folders(&self, folder: &ObjectPath) -> Answer<'_, Vec<String>> {

@@ -274,7 +274,7 @@ impl Store {
 
     /// Every file below `blobs/`.
     pub fn scan_blobs(&self, artifact_type: ArtifactType) -> Scan<BlobEntry> {
-        let convert = move |entry| Some(BlobEntry::new(artifact_type, &entry));
+        let convert = move |entry| Some(BlobEntry::new(artifact_type, entry));
         Scan::start(Arc::clone(&self.backend), vec![layout::blobs(artifact_type)], None, convert)
     }
 

@@ -1,25 +1,39 @@
 //! Walking the files for maintenance: pages of entries, bounded memory.
 //!
-//! One thread lists and reads, a second parses, the caller takes pages; a few pages lie between them.
-//! It decides nothing: what does not fit is shown as it is. A file may come twice if its directory
-//! changed while it was listed on a backend that lists in several requests.
+//! One thread lists, a few read and parse what it has listed, the caller takes pages in the order of the
+//! listing; a few pages lie between them. It decides nothing: what does not fit is shown as it is. A file
+//! may come twice if its directory changed while it was listed on a backend that lists in several requests.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Backend, Entry, ObjectPath, StoreError, layout};
+use super::backend::Part;
+use super::{Backend, Entry, Lister, ObjectPath, StoreError, layout};
 use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp};
 
-/// Pages that are ready before anybody asks for them.
-const READ_AHEAD: usize = 2;
+/// A page that was made of so many bytes of content is full.
+pub(super) const PAGE_BYTES: usize = 1 << 20;
+/// Parts that are read, or being read, before anybody asks for them.
+const READ_AHEAD: usize = 4;
+/// The most threads that read: more wait for each other and for whoever takes the pages.
+const MAX_READERS: usize = 4;
 
-/// A walk in progress: pages of at most 1,000 entries, read ahead on threads of its own. Dropping it
+/// Some entries, or why a part of the walk could not be had; what comes after is walked all the same.
+type Page<T> = Result<Vec<T>, StoreError>;
+
+/// A walk in progress: pages of at most 500 entries, read ahead on threads of its own. Dropping it
 /// ends it.
-pub struct Scan<T>(mpsc::Receiver<Result<Vec<T>, StoreError>>);
+pub struct Scan<T> {
+    /// The parts in their order, each the pages that somebody makes of it.
+    parts: mpsc::Receiver<mpsc::Receiver<Page<T>>>,
+    /// The part whose pages are being taken.
+    current: Option<mpsc::Receiver<Page<T>>>,
+}
 
 impl<T> fmt::Debug for Scan<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,10 +42,17 @@ impl<T> fmt::Debug for Scan<T> {
 }
 
 impl<T> Scan<T> {
-    /// The next page; `None` at the end. An error to list a directory is the page's error, and the
-    /// walk goes on behind it.
-    pub async fn next_page(&mut self) -> Option<Result<Vec<T>, StoreError>> {
-        self.0.recv().await
+    /// The next page, never an empty one; `None` at the end. An error to list a directory is the page's
+    /// error, and the walk goes on behind it.
+    pub async fn next_page(&mut self) -> Option<Page<T>> {
+        loop {
+            if let Some(pages) = &mut self.current
+                && let Some(page) = pages.recv().await
+            {
+                return Some(page);
+            }
+            self.current = Some(self.parts.recv().await?);
+        }
     }
 }
 
@@ -41,28 +62,102 @@ impl<T: Send + 'static> Scan<T> {
         backend: Arc<dyn Backend>,
         folders: Vec<ObjectPath>,
         read: Option<u64>,
-        convert: impl Fn(Entry) -> Option<T> + Send + 'static,
+        convert: impl Fn(Entry) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
-        let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let unstarted = sender.clone();
-        let thread = thread::Builder::new().name("store-scan".into()).spawn(move || {
-            for folder in folders {
-                let mut lister = backend.list(&folder, read);
-                while let Some(page) = lister.next_page_blocking() {
-                    let page =
-                        page.map(|entries| entries.into_iter().filter_map(&convert).collect::<Vec<_>>());
-                    let is_empty = page.as_ref().is_ok_and(Vec::is_empty);
-                    if !is_empty && sender.blocking_send(page).is_err() {
-                        return;
-                    }
+        let (ordered, parts) = mpsc::channel(READ_AHEAD);
+        let listing = Listing { backend, folders: folders.into_iter(), read, current: None, ordered };
+        let shared = Arc::new((Mutex::new(listing), convert));
+        let readers = thread::available_parallelism().map_or(1, |count| count.get().min(MAX_READERS));
+        for started in 0..readers {
+            let reader = Arc::clone(&shared);
+            let thread = thread::Builder::new().name("store-scan".into()).spawn(move || {
+                while let Some((part, pages)) = Listing::next(&reader.0) {
+                    Pages { pages, page: Vec::new(), bytes: 0 }.fill(part, &reader.1);
                 }
+            });
+            if let Err(error) = thread {
+                if started == 0 {
+                    let listing = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    listing.fail(StoreError::io("list", "type", error));
+                }
+                break;
+            }
+        }
+        Self { parts, current: None }
+    }
+}
+
+/// What the readers share: where the next part comes from, and where its pages will be looked for.
+struct Listing<T> {
+    backend: Arc<dyn Backend>,
+    folders: std::vec::IntoIter<ObjectPath>,
+    read: Option<u64>,
+    current: Option<Lister>,
+    ordered: mpsc::Sender<mpsc::Receiver<Page<T>>>,
+}
+
+impl<T> Listing<T> {
+    /// The next part and where to put its pages; `None` at the end, or if nobody takes any more. Waits
+    /// while enough is read ahead.
+    fn next(listing: &Mutex<Self>) -> Option<(Part, mpsc::Sender<Page<T>>)> {
+        // Held while it waits: parts are given out one after the other, in the order in which they are taken.
+        let mut listing = listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = loop {
+            if let Some(part) = listing.current.as_mut().and_then(Lister::next_part) {
+                break part;
+            }
+            let folder = listing.folders.next()?;
+            listing.current = Some(listing.backend.list(&folder, listing.read));
+        };
+        let (sender, receiver) = mpsc::channel(1);
+        listing.ordered.blocking_send(receiver).ok()?;
+        Some((part, sender))
+    }
+
+    /// Says that there is nobody to read; the walk must be new.
+    fn fail(&self, error: StoreError) {
+        let (sender, receiver) = mpsc::channel(1);
+        // Both channels are new and hold at least one item, so there is room.
+        let _ = sender.try_send(Err(error));
+        let _ = self.ordered.try_send(receiver);
+    }
+}
+
+/// The pages that are made of one part.
+struct Pages<T> {
+    pages: mpsc::Sender<Page<T>>,
+    page: Vec<T>,
+    bytes: usize,
+}
+
+impl<T> Pages<T> {
+    fn fill(mut self, part: Part, convert: &impl Fn(Entry) -> Option<T>) {
+        part.read(&mut |entry| match entry {
+            Ok(entry) => {
+                self.bytes += entry.content.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, Bytes::len);
+                self.page.extend(convert(entry));
+                if self.bytes >= PAGE_BYTES { self.flush() } else { ControlFlow::Continue(()) }
+            }
+            Err(error) => {
+                self.flush()?;
+                self.send(Err(error))
             }
         });
-        if let Err(error) = thread {
-            // The channel is new and holds at least one page, so there is room.
-            let _ = unstarted.try_send(Err(StoreError::io("list", "type", error)));
+        // Whether anybody takes it does not matter at the end.
+        let _ = self.flush();
+    }
+
+    fn flush(&mut self) -> ControlFlow<()> {
+        self.bytes = 0;
+        let page = std::mem::take(&mut self.page);
+        if page.is_empty() { ControlFlow::Continue(()) } else { self.send(Ok(page)) }
+    }
+
+    fn send(&self, page: Page<T>) -> ControlFlow<()> {
+        match self.pages.blocking_send(page) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         }
-        Self(receiver)
     }
 }
 
@@ -87,7 +182,7 @@ impl RefEntry {
             None => Err(StoreError::BadRef { path: path.to_owned(), why: "not a regular file".into() }),
         };
         let key = layout::key_of(path).filter(|_| entry.stat.regular);
-        Self { key, reference, modified: entry.stat.modified, path: path.to_owned() }
+        Self { key, reference, modified: entry.stat.modified, path: entry.path.into() }
     }
 }
 
@@ -114,10 +209,9 @@ pub struct BlobEntry {
 }
 
 impl BlobEntry {
-    pub(super) fn new(artifact_type: ArtifactType, entry: &Entry) -> Self {
-        let path = entry.path.as_str();
-        let digest = layout::digest_of(artifact_type, path).filter(|_| entry.stat.regular);
-        Self { digest, size: entry.stat.size, modified: entry.stat.modified, path: path.to_owned() }
+    pub(super) fn new(artifact_type: ArtifactType, entry: Entry) -> Self {
+        let digest = layout::digest_of(artifact_type, entry.path.as_str()).filter(|_| entry.stat.regular);
+        Self { digest, size: entry.stat.size, modified: entry.stat.modified, path: entry.path.into() }
     }
 }
 

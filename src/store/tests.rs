@@ -57,11 +57,8 @@ async fn collect<T: Send + 'static>(mut scan: Scan<T>) -> Vec<T> {
 
 /// Everything that is visible or staged, but for what says that a store is open.
 async fn everything(store: &Store) -> BTreeSet<String> {
-    let mut lister = store.backend.list(&layout::types(), None);
-    let mut all = BTreeSet::new();
-    while let Some(page) = lister.next_page().await {
-        all.extend(page.expect("a page").into_iter().map(|entry| entry.path.to_string()));
-    }
+    let scan = Scan::start(Arc::clone(&store.backend), vec![layout::types()], None, Some);
+    let mut all: BTreeSet<_> = collect(scan).await.into_iter().map(|entry| entry.path.to_string()).collect();
     all.retain(|path| !path.ends_with("/FORMAT") && !path.ends_with("/.alive"));
     all
 }

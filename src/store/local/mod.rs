@@ -324,7 +324,7 @@ impl Backend for Local {
 
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {
         let (files, below) = (Arc::clone(&self.0), folder.clone());
-        Lister::start(folder, move |pages| walk::walk(&files.root, &below, read, pages))
+        Lister::start(folder, move |parts| walk::walk(&files, &below, read, parts))
     }
 
     fn folders(&self, folder: &ObjectPath) -> Answer<'_, Vec<String>> {

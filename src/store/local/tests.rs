@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,9 +59,18 @@ fn at(path: &str) -> ObjectPath {
 }
 
 fn list(local: &Local, folder: &str, read: Option<u64>) -> Vec<crate::store::Entry> {
-    let mut lister = local.list(&at(folder), read);
-    let pages = std::iter::from_fn(|| lister.next_page_blocking());
-    pages.flat_map(|page| page.expect("a page")).collect()
+    try_list(local, folder, read).into_iter().map(|entry| entry.expect("listed")).collect()
+}
+
+fn try_list(local: &Local, folder: &str, read: Option<u64>) -> Vec<Result<crate::store::Entry, StoreError>> {
+    let (mut lister, mut all) = (local.list(&at(folder), read), Vec::new());
+    while let Some(part) = lister.next_part() {
+        part.read(&mut |entry| {
+            all.push(entry);
+            ControlFlow::Continue(())
+        });
+    }
+    all
 }
 
 #[test]
@@ -139,8 +149,8 @@ fn a_listing_shows_what_is_no_object_and_never_follows_a_symlink() {
     }
 
     symlink(home.file("outside"), home.file("meta")).expect("linked");
-    let mut lister = home.local.list(&at("meta"), None);
-    assert!(lister.next_page_blocking().expect("a page").is_err(), "a symlink in the folder's place");
+    let listed = try_list(&home.local, "meta", None);
+    assert!(matches!(listed[..], [Err(_)]), "a symlink in the folder's place");
 }
 
 #[test]

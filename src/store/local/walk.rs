@@ -3,12 +3,15 @@
 //! Each directory is opened relative to the root first and then read by way of its descriptor, so a
 //! listing never leaves the root. A directory that changed while it was read is read again, because
 //! POSIX lets a reading miss an entry that is renamed meanwhile; what any of the readings saw counts.
-//! Memory: the names of one directory, and the paths of the directories still to be read.
+//! Memory: the names of one directory, the paths of the directories still to be read, and the names and
+//! descriptors of the few parts that wait to be read.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::FileType;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -16,15 +19,18 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat as RawStat};
 use rustix::io::{Errno, Result};
 use walkdir::WalkDir;
 
-use super::super::backend::Pages;
-use super::super::{Entry, ObjectPath, StoreError, layout};
+use super::super::backend::{Entries, Part, Parts};
+use super::super::{Entry, Lister, ObjectPath, Stat, StoreError, layout};
 use super::root::{Root, absent_is_none, is_regular};
-use super::stat_of;
+use super::{Files, stat_of};
 
 /// How often a directory is read again before what was seen is taken as it is. A writer that never
 /// rests must not keep gc from ever ending; that an entry escapes every reading is what the index
 /// and the writer's own check after publishing are for.
 const READINGS: usize = 8;
+
+/// The most folders of which a part of a listing holds names: each is an open file.
+const PART_FOLDERS: usize = 32;
 
 /// What is in an open directory, by name.
 pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
@@ -78,99 +84,152 @@ fn errno_of(error: &walkdir::Error) -> Errno {
     error.io_error().and_then(Errno::from_io_error).unwrap_or(Errno::IO)
 }
 
-/// Lists every object below a folder, with its content if `read` gives a limit for it.
-pub(super) fn walk(root: &Root, folder: &ObjectPath, read: Option<u64>, pages: &mut Pages) {
+/// Lists every object below a folder, to be read with its content if `read` gives a limit for it.
+pub(super) fn walk(files: &Arc<Files>, folder: &ObjectPath, read: Option<u64>, parts: &Parts) {
+    let mut part = Names::new(files, read);
     let mut todo = vec![folder.clone()];
     while let Some(folder) = todo.pop() {
         let first = todo.len();
-        if let Err(error) = list(root, &folder, read, pages, &mut todo) {
-            pages.fail(StoreError::io("list", root.path().join(folder.as_str()), error));
+        match list(&files.root, &folder, &mut todo) {
+            Ok(None) => {}
+            Ok(Some((dir, names))) => part.add(&Arc::new(Folder { dir, path: folder }), names, parts),
+            Err(error) => part.fail(files.error("list", &folder, error)),
         }
-        if pages.abandoned() {
+        if parts.abandoned() {
             return;
         }
         // The stack gives back the last first.
         todo[first..].reverse();
     }
+    part.flush(parts);
 }
 
+/// Opens a folder and reads its names: folders go to `todo`, all others are returned, and folders that have the
+/// name of an object. `None` if it has
+/// gone since its name was read.
 fn list(
     root: &Root,
     folder: &ObjectPath,
-    read: Option<u64>,
-    pages: &mut Pages,
     todo: &mut Vec<ObjectPath>,
-) -> Result<()> {
+) -> Result<Option<(OwnedFd, Vec<(OsString, FileType)>)>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let dir = match root.open(folder.as_str(), flags, Mode::empty()) {
-        // Removed since its name was read.
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(None),
         opened => opened?,
     };
-    let names = names(dir.as_fd())?;
-    if names.is_empty() && layout::is_object(folder.as_str()) {
-        // A directory in an object's place; with something in it, that shows.
-        let stat = stat_of(&rustix::fs::fstat(&dir)?);
-        pages.push(Entry { path: folder.clone(), stat, content: None });
-    }
-    for (name, kind) in names {
-        let path = folder.join(&name.to_string_lossy());
-        match (name.to_str(), kind.is_dir()) {
-            (Some(_), true) => todo.push(path),
-            (Some(text), false) if kind.is_file() => {
-                if let Some(entry) = entry(root, &dir, path, text, read)? {
-                    pages.push(entry);
-                }
-            }
-            (Some(_), false) | (None, _) => {
-                let found = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
-                if let Some(raw) = absent_is_none(found)? {
-                    let stat = super::super::Stat { regular: false, ..stat_of(&raw) };
-                    pages.push(Entry { path, stat, content: None });
-                }
-            }
+    let mut found = names(dir.as_fd())?;
+    found.retain(|(name, kind)| match name.to_str().filter(|_| kind.is_dir()) {
+        Some(name) => {
+            let path = folder.join(name);
+            // In an object's place it shows itself too.
+            let shows = layout::is_object(path.as_str());
+            todo.push(path);
+            shows
         }
-        if pages.abandoned() {
-            break;
-        }
-    }
-    Ok(())
+        None => true,
+    });
+    Ok(Some((dir, found)))
 }
 
-/// An entry that the directory says is a file; `None` if it has gone.
-fn entry(
-    root: &Root,
-    dir: &OwnedFd,
+/// An open folder.
+struct Folder {
+    dir: OwnedFd,
     path: ObjectPath,
-    name: &str,
+}
+
+/// Names that become a part of the listing.
+struct Names {
+    files: Arc<Files>,
+    read: Option<u64>,
+    /// Open folders with names in them, or why one could not be listed.
+    folders: Vec<std::result::Result<(Arc<Folder>, Vec<(OsString, FileType)>), StoreError>>,
+    count: usize,
+}
+
+impl Names {
+    fn new(files: &Arc<Files>, read: Option<u64>) -> Self {
+        Self { files: Arc::clone(files), read, folders: Vec::new(), count: 0 }
+    }
+
+    /// Adds the names of a folder, and gives away as many parts as become full.
+    fn add(&mut self, folder: &Arc<Folder>, names: Vec<(OsString, FileType)>, parts: &Parts) {
+        let mut rest = names;
+        while !rest.is_empty() {
+            let after = rest.split_off(rest.len().min(Lister::PART_LEN - self.count));
+            self.count += rest.len();
+            self.folders.push(Ok((Arc::clone(folder), rest)));
+            if self.count == Lister::PART_LEN || self.folders.len() == PART_FOLDERS {
+                self.flush(parts);
+            }
+            rest = after;
+        }
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        self.folders.push(Err(error));
+    }
+
+    /// Gives away what there is as a part.
+    fn flush(&mut self, parts: &Parts) {
+        let next = Self::new(&self.files, self.read);
+        let names = std::mem::replace(self, next);
+        if !names.folders.is_empty() {
+            parts.push(Part::new(move |take| _ = names.read(take)));
+        }
+    }
+
+    fn read(self, take: Entries<'_>) -> ControlFlow<()> {
+        for folder in self.folders {
+            match folder {
+                Ok((folder, names)) => {
+                    for (name, kind) in names {
+                        match entry(&self.files, &folder, &name, kind, self.read) {
+                            Ok(None) => {}
+                            Ok(Some(entry)) => take(Ok(entry))?,
+                            Err(error) => take(Err(self.files.error("list", &folder.path, error)))?,
+                        }
+                    }
+                }
+                Err(error) => take(Err(error))?,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// What is there under a name that is no folder's; `None` if it has gone.
+fn entry(
+    files: &Files,
+    folder: &Folder,
+    name: &OsStr,
+    kind: FileType,
     read: Option<u64>,
 ) -> Result<Option<Entry>> {
-    let opened = match read {
-        None => None,
-        Some(limit) => {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let read =
-                rustix::fs::openat(dir, name, flags, Mode::empty()).and_then(|file| read_open(&file, limit));
-            Some(match read {
-                Err(Errno::NOENT) => return Ok(None),
-                read => read.map_err(|error| StoreError::io("read", root.path().join(path.as_str()), error)),
-            })
+    let path = folder.path.join(&name.to_string_lossy());
+    let is_file = kind.is_file() && name.to_str().is_some();
+    if let Some(limit) = read.filter(|_| is_file) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&folder.dir, name, flags, Mode::empty());
+        match opened.and_then(|file| read_open(&file, limit)) {
+            Ok((raw, bytes)) => {
+                let stat = stat_of(&raw);
+                return Ok(Some(Entry { path, content: stat.regular.then_some(Ok(bytes)), stat }));
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => {
+                let found = stat(folder, name)?;
+                let content = Err(files.error("read", &path, error));
+                return Ok(found.map(|stat| Entry { path, content: stat.regular.then_some(content), stat }));
+            }
         }
-    };
-    let (raw, content) = match opened {
-        Some(Ok((raw, bytes))) => (Some(raw), Some(Ok(bytes))),
-        Some(Err(error)) => (None, Some(Err(error))),
-        None => (None, None),
-    };
-    let raw = match raw {
-        Some(raw) => raw,
-        None => match absent_is_none(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? {
-            Some(raw) => raw,
-            None => return Ok(None),
-        },
-    };
-    let stat = stat_of(&raw);
-    Ok(Some(Entry { path, content: content.filter(|_| stat.regular), stat }))
+    }
+    let found = stat(folder, name)?;
+    Ok(found.map(|stat| Entry { path, stat: Stat { regular: stat.regular && is_file, ..stat }, content: None }))
+}
+
+fn stat(folder: &Folder, name: &OsStr) -> Result<Option<Stat>> {
+    let found = absent_is_none(rustix::fs::statat(&folder.dir, name, AtFlags::SYMLINK_NOFOLLOW))?;
+    Ok(found.as_ref().map(stat_of))
 }
 
 /// The content of an open small file, cut off after `limit + 1` bytes. Empty if it is not a file.

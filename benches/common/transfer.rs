@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::Outcome;
+use super::{Outcome, hex};
 
 /// What the request says it takes: what a container client sends.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -118,7 +118,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Outcome<Timing> {
 pub(crate) fn verify(connection: &mut Connection, path: &str, digest: &str, size: u64) -> Outcome<()> {
     let mut state = Sha256::new();
     let timing = connection.fetch(path, |piece| state.update(piece))?;
-    let found = crate::content::hex(&state.finalize());
+    let found = hex(&state.finalize());
     if (timing.bytes, found.as_str()) == (size, digest) {
         Ok(())
     } else {

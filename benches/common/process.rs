@@ -1,14 +1,16 @@
-//! Servers under measurement: started, watched through `/proc`, stopped by process id.
+//! Servers and commands under measurement: started, watched through `/proc`, stopped by process id.
 //!
-//! Figures are sums over a process and its children, because nginx works in children. Linux only.
+//! Figures of a server are sums over a process and its children, because nginx works in children. Linux
+//! only.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, transfer};
+use super::{Outcome, transfer};
 
 /// The unit of times in `/proc/<pid>/stat`, fixed in what the kernel promises to user space.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -34,6 +36,26 @@ pub(crate) struct Memory {
     pub(crate) resident: f64,
     /// The most that was ever resident.
     pub(crate) peak: f64,
+}
+
+impl Memory {
+    /// Of one process. One that has ended has none.
+    fn of(pid: u32) -> Outcome<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let mib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap_or_default() / 1024.0
+        };
+        Ok(Self { resident: mib("VmRSS:"), peak: mib("VmHWM:") })
+    }
+}
+
+/// The CPU seconds that a process's `stat` tells.
+fn cpu_seconds(stat: &str) -> f64 {
+    // Fields 14 and 15; counted from behind the name, which may hold spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / TICKS_PER_SECOND
 }
 
 /// An address on 127.0.0.1 that nobody listens on at this moment.
@@ -67,27 +89,20 @@ impl Server {
 
     /// CPU seconds used so far, in user space and kernel.
     pub(crate) fn cpu_seconds(&self) -> Outcome<f64> {
-        let mut ticks = 0.0;
+        let mut seconds = 0.0;
         for pid in self.family()? {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            // Fields 14 and 15; counted from behind the name, which may hold spaces.
-            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>();
+            seconds += cpu_seconds(&fs::read_to_string(format!("/proc/{pid}/stat"))?);
         }
-        Ok(ticks / TICKS_PER_SECOND)
+        Ok(seconds)
     }
 
     /// Memory now and at most.
     pub(crate) fn memory(&self) -> Outcome<Memory> {
         let mut memory = Memory { resident: 0.0, peak: 0.0 };
         for pid in self.family()? {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let mib = |name: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-                line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap_or_default() / 1024.0
-            };
-            memory.resident += mib("VmRSS:");
-            memory.peak += mib("VmHWM:");
+            let found = Memory::of(pid)?;
+            memory.resident += found.resident;
+            memory.peak += found.peak;
         }
         Ok(memory)
     }
@@ -127,4 +142,67 @@ impl Drop for Server {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// How often a running command's memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// From its start to its end.
+    pub(crate) wall: Duration,
+    /// CPU seconds, in user space and kernel.
+    pub(crate) cpu: f64,
+    /// The most memory that was resident, in MiB.
+    pub(crate) peak: f64,
+    /// Its exit code, if it was not killed.
+    pub(crate) code: Option<i32>,
+    /// Lines of its output.
+    pub(crate) lines: u64,
+    /// The last of them.
+    pub(crate) last: String,
+}
+
+/// Runs a command to its end and reads its output, of which only the last line is kept.
+pub(crate) fn run(command: &mut Command) -> Outcome<Ran> {
+    let began = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
+    let pid = child.id();
+    let mut out = child.stdout.take().ok_or("no output")?;
+    let reader = std::thread::spawn(move || -> std::io::Result<(u64, String)> {
+        let (mut lines, mut last) = (0, Vec::new());
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let read = out.read(&mut buffer)?;
+            if read == 0 {
+                return Ok((lines, String::from_utf8_lossy(&last).into_owned()));
+            }
+            for piece in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+                if last.last() == Some(&b'\n') {
+                    last.clear();
+                }
+                last.extend_from_slice(piece);
+                lines += u64::from(piece.ends_with(b"\n"));
+            }
+        }
+    });
+    let mut peak: f64 = 0.0;
+    // A process that has ended keeps its times, but not its memory, until somebody waits for it.
+    let (wall, cpu) = loop {
+        peak = peak.max(Memory::of(pid)?.peak);
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        if stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('Z')) {
+            break (began.elapsed(), cpu_seconds(&stat));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    let code = child.wait()?.code();
+    let (lines, last) = reader.join().map_err(|_| "reading the output panicked")??;
+    Ok(Ran { wall, cpu, peak, code, lines, last: last.trim_end().to_owned() })
 }

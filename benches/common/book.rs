@@ -5,29 +5,35 @@ use std::fmt;
 
 use serde_json::json;
 
-use crate::peers::Peer;
+/// What the columns of a table stand for: ours, and those beside it.
+pub(crate) trait Column: Copy + Ord + fmt::Display + fmt::Debug + 'static {
+    /// All, in the order of the table.
+    const ALL: &'static [Self];
+    /// The one that is judged.
+    const OURS: Self;
+}
 
 /// What a measure is to reach. Ratios are between medians of one run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Goal {
-    /// repoxy is at least so many times the peer's.
-    AtLeast(f64, Peer),
-    /// repoxy is at most so many times the peer's.
-    AtMost(f64, Peer),
-    /// repoxy is at most so much more than the peer's.
-    Within(f64, Peer),
-    /// repoxy is at most this.
+pub(crate) enum Goal<C> {
+    /// Ours is at least so many times the other.
+    AtLeast(f64, C),
+    /// Ours is at most so many times the other.
+    AtMost(f64, C),
+    /// Ours is at most so much more than the other.
+    Within(f64, C),
+    /// Ours is at most this.
     Limit(f64),
     /// None: shown for comparison.
     None,
 }
 
-impl fmt::Display for Goal {
+impl<C: Column> fmt::Display for Goal<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AtLeast(times, peer) => write!(f, "≥ {times} × {peer}"),
-            Self::AtMost(times, peer) => write!(f, "≤ {times} × {peer}"),
-            Self::Within(more, peer) => write!(f, "≤ {peer} + {more}"),
+            Self::AtLeast(times, other) => write!(f, "≥ {times} × {other}"),
+            Self::AtMost(times, other) => write!(f, "≤ {times} × {other}"),
+            Self::Within(more, other) => write!(f, "≤ {other} + {more}"),
             Self::Limit(limit) => write!(f, "≤ {limit}"),
             Self::None => f.write_str("–"),
         }
@@ -36,23 +42,23 @@ impl fmt::Display for Goal {
 
 /// One line of the table.
 #[derive(Debug)]
-struct Measure {
+struct Measure<C> {
     name: String,
     unit: &'static str,
-    goal: Goal,
-    samples: BTreeMap<Peer, Vec<f64>>,
+    goal: Goal<C>,
+    samples: BTreeMap<C, Vec<f64>>,
 }
 
 /// All lines.
-#[derive(Debug, Default)]
-pub(crate) struct Book {
-    measures: Vec<Measure>,
+#[derive(Debug)]
+pub(crate) struct Book<C> {
+    measures: Vec<Measure<C>>,
 }
 
-impl Measure {
-    /// The median of a peer's samples.
-    fn median(&self, peer: Peer) -> Option<f64> {
-        let mut sorted = self.samples.get(&peer)?.clone();
+impl<C: Column> Measure<C> {
+    /// The median of a column's samples.
+    fn median(&self, column: C) -> Option<f64> {
+        let mut sorted = self.samples.get(&column)?.clone();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
         match sorted.len() {
@@ -62,11 +68,11 @@ impl Measure {
         }
     }
 
-    /// repoxy's median over that of the peer the goal names.
+    /// Our median over that of the column the goal names.
     fn ratio(&self) -> Option<f64> {
         match self.goal {
-            Goal::AtLeast(_, peer) | Goal::AtMost(_, peer) => {
-                Some(self.median(Peer::Repoxy)? / self.median(peer)?)
+            Goal::AtLeast(_, other) | Goal::AtMost(_, other) => {
+                Some(self.median(C::OURS)? / self.median(other)?)
             }
             Goal::Within(..) | Goal::Limit(_) | Goal::None => None,
         }
@@ -74,30 +80,36 @@ impl Measure {
 
     /// Whether the goal is reached; nothing if there is none, or a figure is missing.
     fn reached(&self) -> Option<bool> {
-        let ours = self.median(Peer::Repoxy)?;
+        let ours = self.median(C::OURS)?;
         match self.goal {
             Goal::AtLeast(times, _) => Some(self.ratio()? >= times),
             Goal::AtMost(times, _) => Some(self.ratio()? <= times),
-            Goal::Within(more, peer) => Some(ours <= self.median(peer)? + more),
+            Goal::Within(more, other) => Some(ours <= self.median(other)? + more),
             Goal::Limit(limit) => Some(ours <= limit),
             Goal::None => None,
         }
     }
 }
 
-impl Book {
+impl<C> Default for Book<C> {
+    fn default() -> Self {
+        Self { measures: Vec::new() }
+    }
+}
+
+impl<C: Column> Book<C> {
     /// Adds a sample.
-    pub(crate) fn note(&mut self, name: &str, unit: &'static str, goal: Goal, peer: Peer, value: f64) {
+    pub(crate) fn note(&mut self, name: &str, unit: &'static str, goal: Goal<C>, column: C, value: f64) {
         let position = self.measures.iter().position(|measure| measure.name == name).unwrap_or_else(|| {
             self.measures.push(Measure { name: name.to_owned(), unit, goal, samples: BTreeMap::new() });
             self.measures.len() - 1
         });
-        self.measures[position].samples.entry(peer).or_default().push(value);
+        self.measures[position].samples.entry(column).or_default().push(value);
     }
 
     /// The names of measures that have a goal but not the figures to judge it by.
     pub(crate) fn without_figures(&self) -> Vec<&str> {
-        let has_goal = |measure: &&Measure| !matches!(measure.goal, Goal::None);
+        let has_goal = |measure: &&Measure<C>| !matches!(measure.goal, Goal::None);
         let unjudged = self.measures.iter().filter(has_goal).filter(|measure| measure.reached().is_none());
         unjudged.map(|measure| measure.name.as_str()).collect()
     }
@@ -117,14 +129,13 @@ impl Book {
     pub(crate) fn table(&self, judged: bool) -> String {
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
-        let peers = Peer::ALL.map(|peer| peer.to_string());
         let mut header = vec!["measure".to_owned(), "unit".to_owned()];
-        header.extend(peers);
+        header.extend(C::ALL.iter().map(ToString::to_string));
         header.extend(["ratio", "goal", "verdict"].map(str::to_owned));
         table.set_header(header);
         for measure in &self.measures {
             let mut row = vec![measure.name.clone(), measure.unit.to_owned()];
-            row.extend(Peer::ALL.map(|peer| measure.median(peer).map_or("–".to_owned(), figure)));
+            row.extend(C::ALL.iter().map(|column| measure.median(*column).map_or("–".to_owned(), figure)));
             row.push(measure.ratio().map_or("–".to_owned(), |ratio| format!("{ratio:.2}")));
             row.push(measure.goal.to_string());
             row.push(measure.verdict(judged).to_owned());
@@ -140,7 +151,7 @@ impl Book {
             .iter()
             .map(|measure| {
                 let samples: BTreeMap<_, _> =
-                    measure.samples.iter().map(|(peer, values)| (peer.to_string(), values)).collect();
+                    measure.samples.iter().map(|(column, values)| (column.to_string(), values)).collect();
                 json!({
                     "name": measure.name,
                     "unit": measure.unit,
@@ -155,7 +166,7 @@ impl Book {
     }
 }
 
-impl Measure {
+impl<C: Column> Measure<C> {
     fn verdict(&self, judged: bool) -> &'static str {
         match self.reached() {
             Some(_) if !judged => "not judged",

@@ -4,14 +4,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::content::Item;
-use crate::{Outcome, transfer};
+use super::{Item, Outcome, transfer};
 
 /// Bytes read at a time.
 const BUFFER: usize = 64 * 1024;
@@ -27,24 +27,36 @@ pub(crate) struct Shown {
     pub(crate) p99: f64,
 }
 
-/// Keeps `connections` busy for `duration` with the items in turn. Any answer that is not a 200 of
-/// the right length is an error.
-pub(crate) fn run(
-    address: SocketAddr,
-    items: &[Item],
-    connections: usize,
-    duration: Duration,
-) -> Outcome<Shown> {
+/// How a load runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    /// Connections that are kept busy.
+    pub(crate) connections: usize,
+    /// What each connection leaves between the beginnings of two requests; zero for as fast as it can.
+    pub(crate) gap: Duration,
+    /// How long it runs.
+    pub(crate) duration: Duration,
+    /// Ends it sooner.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Load {
+    /// As fast as it can, for so long.
+    pub(crate) fn flat_out(connections: usize, duration: Duration) -> Self {
+        Self { connections, gap: Duration::ZERO, duration, stop: Arc::default() }
+    }
+}
+
+/// Asks for the items in turn. Any answer that is not a 200 of the right length is an error.
+pub(crate) fn run(address: SocketAddr, items: &[Item], load: &Load) -> Outcome<Shown> {
     let requests: Arc<[(Vec<u8>, u64)]> =
         items.iter().map(|item| (transfer::request(&item.path).into_bytes(), item.size)).collect();
-    let threads = thread::available_parallelism()?.get().min(connections);
+    let threads = thread::available_parallelism()?.get().min(load.connections);
     let began = Instant::now();
-    let until = began + duration;
     let workers: Vec<_> = (0..threads)
         .map(|worker| {
-            let requests = Arc::clone(&requests);
-            let mine = (worker..connections).step_by(threads).collect::<Vec<_>>();
-            thread::spawn(move || worker_thread(address, &requests, &mine, connections, until))
+            let (requests, load) = (Arc::clone(&requests), load.clone());
+            thread::spawn(move || worker_thread(address, &requests, worker, threads, &load, began))
         })
         .collect();
     let mut latencies = Vec::new();
@@ -61,29 +73,30 @@ pub(crate) fn run(
     Ok(Shown { per_second: latencies.len() as f64 / seconds, p99: f64::from(p99) / 1000.0 })
 }
 
-/// Runs the connections `mine`; returns how many microseconds each answer took.
+/// Runs every `threads`th connection; returns how many microseconds each answer took.
 fn worker_thread(
     address: SocketAddr,
     requests: &Arc<[(Vec<u8>, u64)]>,
-    mine: &[usize],
-    connections: usize,
-    until: Instant,
+    worker: usize,
+    threads: usize,
+    load: &Load,
+    began: Instant,
 ) -> Outcome<Vec<u32>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
     let local = tokio::task::LocalSet::new();
-    let tasks: Vec<_> = mine
-        .iter()
-        .map(|&number| {
-            let requests = Arc::clone(requests);
+    let tasks: Vec<_> = (worker..load.connections)
+        .step_by(threads)
+        .map(|number| {
+            let (requests, load) = (Arc::clone(requests), load.clone());
             local.spawn_local(async move {
                 // Each connection begins elsewhere, so that they do not move in step.
-                let start = number * requests.len() / connections;
+                let start = number * requests.len() / load.connections;
                 // One timer for all of it: one per request would cost more than some answers do.
-                let patience = until.saturating_duration_since(Instant::now()) + SILENCE_LIMIT;
-                tokio::time::timeout(patience, connection(address, &requests, start, until)).await?
+                let patience = load.duration + SILENCE_LIMIT;
+                tokio::time::timeout(patience, connection(address, &requests, start, &load, began)).await?
             })
         })
         .collect();
@@ -101,15 +114,22 @@ async fn connection(
     address: SocketAddr,
     requests: &[(Vec<u8>, u64)],
     start: usize,
-    until: Instant,
+    load: &Load,
+    began: Instant,
 ) -> Outcome<Vec<u32>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; BUFFER];
     let mut latencies = Vec::with_capacity(1 << 16);
+    let until = began + load.duration;
+    let mut due = tokio::time::Instant::now();
     for (request, size) in requests.iter().cycle().skip(start) {
+        if !load.gap.is_zero() {
+            due = (due + load.gap).max(tokio::time::Instant::now());
+            tokio::time::sleep_until(due).await;
+        }
         let asked = Instant::now();
-        if asked >= until {
+        if asked >= until || load.stop.load(Ordering::Relaxed) {
             break;
         }
         stream.write_all(request).await?;
