@@ -14,7 +14,7 @@ use super::{Claim, Digest, Timestamp};
 
 /// What a name pointed at when upstream was last asked, and what is needed to ask again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Wire", into = "Wire")]
+#[serde(try_from = "Wire", into = "Wire")]
 pub struct Ref {
     /// What sort of thing the name is, such as `container.tag`.
     pub kind: String,
@@ -151,8 +151,10 @@ impl Ref {
 #[serde(rename_all = "camelCase")]
 struct Wire {
     kind: String,
-    #[serde(flatten)]
-    target: Target,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_digest: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zip_digest: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
     size: u64,
@@ -178,22 +180,15 @@ struct Wire {
     unknown: Map<String, Value>,
 }
 
-#[derive(Serialize, Deserialize)]
-enum Target {
-    #[serde(rename = "targetDigest")]
-    Any(Digest),
-    #[serde(rename = "zipDigest")]
-    Zip(Digest),
-}
-
 const ZIP_KIND: &str = "tf.provider";
 
-impl From<Wire> for Ref {
-    fn from(wire: Wire) -> Self {
-        let (Target::Any(target_digest) | Target::Zip(target_digest)) = wire.target;
-        Self {
+impl TryFrom<Wire> for Ref {
+    type Error = &'static str;
+
+    fn try_from(wire: Wire) -> Result<Self, Self::Error> {
+        Ok(Self {
             kind: wire.kind,
-            target_digest,
+            target_digest: wire.target_digest.or(wire.zip_digest).ok_or("missing field `targetDigest`")?,
             media_type: wire.media_type,
             size: wire.size,
             upstream: wire.upstream,
@@ -205,7 +200,7 @@ impl From<Wire> for Ref {
             headers: wire.headers,
             http: wire.http,
             unknown: wire.unknown,
-        }
+        })
     }
 }
 
@@ -217,11 +212,12 @@ fn claims(links: &[Digest], sizes: &[Option<u64>]) -> Vec<Claim> {
 
 impl From<Ref> for Wire {
     fn from(reference: Ref) -> Self {
-        let digest = reference.target_digest;
+        let (digest, is_zip) = (Some(reference.target_digest), reference.kind == ZIP_KIND);
         let links = reference.links.as_deref();
         let sizes = links.filter(|links| links.iter().any(|link| link.size.is_some()));
         Self {
-            target: if reference.kind == ZIP_KIND { Target::Zip(digest) } else { Target::Any(digest) },
+            target_digest: digest.filter(|_| !is_zip),
+            zip_digest: digest.filter(|_| is_zip),
             kind: reference.kind,
             media_type: reference.media_type,
             size: reference.size,
