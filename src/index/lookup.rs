@@ -55,6 +55,27 @@ impl Index {
         self.by_key(LOOKUP, key, |row| rows::reference(row, 0))
     }
 
+    /// What [`Self::lookup`] gives for each of these keys, in their order and of one moment.
+    pub fn lookup_all<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k RefKey>,
+    ) -> Result<Vec<Option<Ref>>, IndexError> {
+        self.read(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let mut statement = snapshot.prepare_cached(LOOKUP)?;
+            let lookup = |key: &RefKey| {
+                let values = params![
+                    Column(key.proxy.artifact_type),
+                    key.proxy.name.as_str(),
+                    Column(key.area),
+                    key.path.as_str()
+                ];
+                Ok(statement.query_row(values, |row| rows::reference(row, 0)).optional()?)
+            };
+            keys.map(lookup).collect()
+        })
+    }
+
     /// What a ref links, in the order of the document; `None` if it has no row, or nobody has looked.
     pub fn links(&self, key: &RefKey) -> Result<Option<Vec<Claim>>, IndexError> {
         Ok(self.by_key(LINKS, key, |row| row.get::<_, Column<Vec<Claim>>>(0))?.map(|links| links.0))

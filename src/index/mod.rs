@@ -15,6 +15,7 @@ mod blobs;
 mod database;
 mod error;
 mod files;
+mod filing;
 mod handle;
 mod lookup;
 mod query;

@@ -90,7 +90,10 @@ impl Index {
             let snapshot = connection.unchecked_transaction()?;
             let proxies = proxies(&snapshot, query)?;
             match query.sort {
-                RefSort::Path => by_key(&snapshot, query, &proxies),
+                RefSort::Path => {
+                    let read = |proxy: &ProxyId, row: &Row<'_>| ref_row(proxy.clone(), row);
+                    walk_keys(&snapshot, query, &proxies, ROWS_BY_KEY, read, |row| &row.key)
+                }
                 _ => by_value(&snapshot, query, &proxies),
             }
         })
@@ -103,6 +106,27 @@ impl Index {
         after: Option<RefCursor>,
     ) -> Result<Page<RefRow, RefCursor>, IndexError> {
         self.query(&RefQuery { sort: RefSort::LastUsed, limit, after, ..RefQuery::default() })
+    }
+
+    /// One page of keys, in their order; at most [`MAX_PAGE`]. Reads one index and no row.
+    pub fn keys(
+        &self,
+        limit: usize,
+        after: Option<RefCursor>,
+    ) -> Result<Page<RefKey, RefCursor>, IndexError> {
+        let query = RefQuery { limit, after, ..RefQuery::default() };
+        self.read(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let proxies = proxies(&snapshot, &query)?;
+            walk_keys(
+                &snapshot,
+                &query,
+                &proxies,
+                KEYS,
+                |proxy, row| rows::key(proxy.clone(), row, 0),
+                |key| key,
+            )
+        })
     }
 
     /// How many refs there are.
@@ -143,12 +167,16 @@ pub(super) fn all_proxies(connection: &Connection) -> Result<Vec<(i64, ProxyId)>
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Walks `refs_key`, one proxy and area after the other, until the page is full.
-fn by_key(
+/// Walks `refs_key`, one proxy and area after the other, until the page is full: of what `select` gives,
+/// which `read` reads.
+fn walk_keys<T>(
     connection: &Connection,
     query: &RefQuery,
     proxies: &[(i64, ProxyId)],
-) -> Result<Page<RefRow, RefCursor>, IndexError> {
+    select: &str,
+    read: impl Fn(&ProxyId, &Row<'_>) -> rusqlite::Result<T>,
+    key_of: impl Fn(&T) -> &RefKey,
+) -> Result<Page<T, RefCursor>, IndexError> {
     let limit = page_limit(query.limit);
     let after = match &query.after {
         Some(RefCursor(Place::Key(key))) => Some(key),
@@ -162,7 +190,7 @@ fn by_key(
     if query.descending {
         segments.reverse();
     }
-    let mut page: Vec<RefRow> = Vec::new();
+    let mut page: Vec<T> = Vec::new();
     for (id, proxy, area) in segments {
         let mut from = None;
         if let Some(key) = after {
@@ -174,14 +202,14 @@ fn by_key(
             from = order.is_eq().then(|| key.path.as_str());
         }
         // One more than wanted tells whether there is a next page.
-        let sql = key_walk(query, id, area, from, limit + 1 - page.len());
+        let sql = key_walk(select, query, id, area, from, limit + 1 - page.len());
         sql.each(connection, |row| {
-            page.push(ref_row(proxy.clone(), row)?);
+            page.push(read(proxy, row)?);
             Ok(())
         })?;
         if page.len() > limit {
             page.truncate(limit);
-            let next = page.last().map(|row| RefCursor(Place::Key(row.key.clone())));
+            let next = page.last().map(|last| RefCursor(Place::Key(key_of(last).clone())));
             return Ok(Page { rows: page, next });
         }
     }
@@ -197,13 +225,24 @@ macro_rules! row_columns {
 
 const ROW_COLUMNS: usize = REF_COLUMNS + 4;
 
-pub(super) fn key_walk(query: &RefQuery, proxy: i64, area: Area, from: Option<&str>, limit: usize) -> Sql {
-    let mut sql = Sql::new(concat!(
-        "SELECT ",
-        row_columns!(),
-        " FROM refs r INDEXED BY refs_key CROSS JOIN scopes s ON s.id = r.scope \
-         LEFT JOIN uses u ON u.ref = r.id WHERE "
-    ));
+/// What a walk in the order of keys reads: whole rows, or the keys alone.
+pub(super) const ROWS_BY_KEY: &str = concat!(
+    "SELECT ",
+    row_columns!(),
+    " FROM refs r INDEXED BY refs_key CROSS JOIN scopes s ON s.id = r.scope \
+     LEFT JOIN uses u ON u.ref = r.id WHERE "
+);
+pub(super) const KEYS: &str = "SELECT r.area, r.path FROM refs r INDEXED BY refs_key WHERE ";
+
+pub(super) fn key_walk(
+    select: &str,
+    query: &RefQuery,
+    proxy: i64,
+    area: Area,
+    from: Option<&str>,
+    limit: usize,
+) -> Sql {
+    let mut sql = Sql::new(select);
     sql.push("r.proxy = ?", proxy).push(" AND r.area = ?", area_code(area));
     // Of two bounds at the same end only the closer one is given: SQLite seeks by the first it sees.
     let (low, high) = prefix_bounds(query);

@@ -8,11 +8,10 @@
 //! A crash between two transactions leaves rows that lag behind the files, which is what an index
 //! may do at any time.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::database::META;
+use super::filing::Filing;
 use super::rows::{Column, limit, nanoseconds, to_json, type_code};
 use super::{Index, IndexError, schema};
 use crate::model::{Claim, ProxyId, Ref, RefKey, Timestamp};
@@ -80,8 +79,8 @@ impl Index {
 
     /// Begins a rebuild: whatever is recorded from now on, by anybody, is of the new generation.
     ///
-    /// From nothing, it goes without secondary indices until [`Self::end_generation`]; until then
-    /// only lookups by key are quick.
+    /// From nothing, it goes without secondary indices and without links by digest until
+    /// [`Self::end_generation`]; until then only lookups by key are quick.
     pub fn begin_generation(&self) -> Result<u64, IndexError> {
         self.write(|batch| {
             let empty: bool =
@@ -89,6 +88,12 @@ impl Index {
             if empty {
                 for (name, _) in schema::secondary_indices() {
                     batch.tx.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
+                }
+                // An index that is complete is asked for grants all the while.
+                let complete: i64 =
+                    batch.tx.prepare_cached(META)?.query_row(["complete"], |row| row.get(0))?;
+                if complete == 0 {
+                    batch.note_filing(Filing::Left)?;
                 }
             }
             batch.add_to_meta("generation", 1)?;
@@ -110,6 +115,7 @@ impl Index {
         for (_, create) in schema::secondary_indices() {
             self.write(|batch| Ok(batch.tx.execute_batch(&create)?))?;
         }
+        self.file_links()?;
         let removed = self.sweep(OUTDATED, generation, |batch, id| batch.remove_outdated(id, generation))?;
         self.sweep(EMPTY_SCOPES, generation, |batch, id| batch.execute(REMOVE_EMPTY_SCOPE, id))?;
         self.write(|batch| {
@@ -163,6 +169,10 @@ pub(super) const REMOVE_EMPTY_SCOPE: &str =
 pub(super) const UNLINK: &str =
     "DELETE FROM links WHERE digest = ?1 AND type = ?2 AND scope = ?3 AND ref = ?4";
 
+/// Files a link. A file written by hand may name a blob twice.
+pub(super) const LINK: &str =
+    "INSERT OR IGNORE INTO links (digest, type, scope, ref, size) VALUES (?1, ?2, ?3, ?4, ?5)";
+
 /// What is known of a ref's row, and whether it already says what is to be recorded.
 pub(super) const FIND: &str = "SELECT id, generation, type, scope, \
      scope = ?4 AND kind = ?5 AND digest = ?6 AND size = ?7 AND fetched_at = ?8 AND ttl_seconds IS ?9 \
@@ -193,11 +203,12 @@ pub(super) const FIND_FILED: &str = "SELECT r.id, r.type, r.scope FROM refs r \
 /// One write transaction. Dropped without [`Self::commit`], it never was.
 #[derive(Debug)]
 pub(super) struct Batch<'c> {
-    tx: Transaction<'c>,
+    pub(super) tx: Transaction<'c>,
     generation: i64,
-    /// What has been interned so far; neighbours mostly share both.
-    proxies: HashMap<ProxyId, i64>,
-    scopes: HashMap<(i64, String), i64>,
+    pub(super) filing: Filing,
+    /// What was interned last; neighbours mostly share both.
+    last_proxy: Option<(ProxyId, i64)>,
+    last_scope: Option<(i64, String, i64)>,
     removed: i64,
 }
 
@@ -214,7 +225,8 @@ impl<'c> Batch<'c> {
     pub(super) fn begin(connection: &'c mut Connection) -> Result<Self, IndexError> {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let generation = tx.prepare_cached(META)?.query_row(["generation"], |row| row.get(0))?;
-        Ok(Self { tx, generation, proxies: HashMap::new(), scopes: HashMap::new(), removed: 0 })
+        let filing = Filing::of(&tx)?;
+        Ok(Self { tx, generation, filing, last_proxy: None, last_scope: None, removed: 0 })
     }
 
     pub(super) fn commit(self) -> Result<(), IndexError> {
@@ -360,9 +372,10 @@ impl<'c> Batch<'c> {
         self.tx
             .prepare_cached("INSERT INTO linked (ref, links) VALUES (?1, ?2)")?
             .execute(params![filed.id, Column(links)])?;
-        // A file written by hand may name a blob twice.
-        let sql = "INSERT OR IGNORE INTO links (digest, type, scope, ref, size) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let mut insert = self.tx.prepare_cached(sql)?;
+        if self.filing == Filing::Left {
+            return Ok(());
+        }
+        let mut insert = self.tx.prepare_cached(LINK)?;
         let Filed { id, artifact_type, scope } = filed;
         for Claim { digest, size } in links {
             insert.execute(params![Column(*digest), artifact_type, scope, id, size.map(Column)])?;
@@ -371,7 +384,7 @@ impl<'c> Batch<'c> {
     }
 
     fn proxy(&mut self, proxy: &ProxyId) -> Result<i64, IndexError> {
-        if let Some(id) = self.proxies.get(proxy) {
+        if let Some((_, id)) = self.last_proxy.as_ref().filter(|(last, _)| last == proxy) {
             return Ok(*id);
         }
         let values = params![Column(proxy.artifact_type), proxy.name.as_str()];
@@ -380,13 +393,14 @@ impl<'c> Batch<'c> {
             "INSERT INTO proxies (type, name) VALUES (?1, ?2)",
             values,
         )?;
-        self.proxies.insert(proxy.clone(), id);
+        self.last_proxy = Some((proxy.clone(), id));
         Ok(id)
     }
 
     fn scope(&mut self, proxy: i64, name: &str) -> Result<i64, IndexError> {
-        let known = (proxy, name.to_owned());
-        if let Some(id) = self.scopes.get(&known) {
+        if let Some((of, last, id)) = &self.last_scope
+            && (*of, last.as_str()) == (proxy, name)
+        {
             return Ok(*id);
         }
         let id = self.intern(
@@ -394,7 +408,7 @@ impl<'c> Batch<'c> {
             "INSERT INTO scopes (proxy, name) VALUES (?1, ?2)",
             params![proxy, name],
         )?;
-        self.scopes.insert(known, id);
+        self.last_scope = Some((proxy, name.to_owned(), id));
         Ok(id)
     }
 

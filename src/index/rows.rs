@@ -112,11 +112,20 @@ impl FromSql for Column<u64> {
     }
 }
 
-/// A digest and a size.
-const LINK_LEN: usize = 40;
+/// Bytes of a link in `linked`: a digest and a size.
+pub(super) const LINK_LEN: usize = 40;
 
 /// Stands for a size that is not stated.
 const NO_SIZE: u64 = u64::MAX;
+
+/// A link as it stands in `linked`.
+pub(super) fn claim(link: &[u8; LINK_LEN]) -> Claim {
+    let (mut digest, mut size) = ([0; size_of::<Digest>()], [0; size_of::<u64>()]);
+    digest.copy_from_slice(&link[..size_of::<Digest>()]);
+    size.copy_from_slice(&link[size_of::<Digest>()..]);
+    let size = Some(u64::from_be_bytes(size)).filter(|size| *size != NO_SIZE);
+    Claim { digest: Digest::from_bytes(digest), size }
+}
 
 impl ToSql for Column<&[Claim]> {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
@@ -132,13 +141,10 @@ impl ToSql for Column<&[Claim]> {
 impl FromSql for Column<Vec<Claim>> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let (links, rest) = value.as_blob()?.as_chunks::<LINK_LEN>();
-        let claim = |link: &[u8; LINK_LEN]| {
-            let (digest, size) = (link.first_chunk()?, link.last_chunk()?);
-            let size = Some(u64::from_be_bytes(*size)).filter(|size| *size != NO_SIZE);
-            Some(Claim { digest: Digest::from_bytes(*digest), size })
-        };
-        let links: Option<Vec<_>> = links.iter().map(claim).collect();
-        links.filter(|_| rest.is_empty()).map(Self).ok_or(FromSqlError::InvalidType)
+        if !rest.is_empty() {
+            return Err(FromSqlError::InvalidType);
+        }
+        Ok(Self(links.iter().map(claim).collect()))
     }
 }
 

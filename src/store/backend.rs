@@ -131,8 +131,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn upload(&self, staging: &ObjectPath) -> Answer<'_, Box<dyn Upload>>;
 
     /// Lists every object below a folder, with its content if `read` gives a limit for it. An absent
-    /// folder is empty. No order is promised. What is there during the whole listing is listed; what
-    /// comes or goes meanwhile may be.
+    /// folder is empty. Any order will do, as long as it is the same each time. What is there during
+    /// the whole listing is listed; what comes or goes meanwhile may be.
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister;
 
     /// The names of the folders directly below a folder, sorted.

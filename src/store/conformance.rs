@@ -237,6 +237,9 @@ async fn a_listing_has_every_object_below_the_folder_once_in_bounded_pages(place
     let listed = list(&place, &at("refs"), None).await;
     assert_eq!(listed.len(), expected.len());
     assert!(listed.iter().all(|entry| entry.content.is_none() && entry.stat.regular));
+    let again = list(&place, &at("refs"), Some(9)).await;
+    let paths = |entries: &[super::Entry]| entries.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>();
+    assert_eq!(paths(&again), paths(&listed), "in the same order, however many threads read");
     let listed: BTreeMap<_, _> = listed.into_iter().map(|entry| (entry.path, entry.stat.size)).collect();
     assert_eq!(listed, expected);
 }

@@ -72,7 +72,7 @@ impl<T: Send + 'static> Scan<T> {
             let reader = Arc::clone(&shared);
             let thread = thread::Builder::new().name("store-scan".into()).spawn(move || {
                 while let Some((part, pages)) = Listing::next(&reader.0) {
-                    Pages { pages, page: Vec::new(), bytes: 0 }.fill(part, &reader.1);
+                    Pages { taker: pages, page: Vec::new(), bytes: 0 }.fill(part, &reader.1);
                 }
             });
             if let Err(error) = thread {
@@ -125,7 +125,7 @@ impl<T> Listing<T> {
 
 /// The pages that are made of one part.
 struct Pages<T> {
-    pages: mpsc::Sender<Page<T>>,
+    taker: mpsc::Sender<Page<T>>,
     page: Vec<T>,
     bytes: usize,
 }
@@ -134,7 +134,8 @@ impl<T> Pages<T> {
     fn fill(mut self, part: Part, convert: &impl Fn(Entry) -> Option<T>) {
         part.read(&mut |entry| match entry {
             Ok(entry) => {
-                self.bytes += entry.content.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, Bytes::len);
+                self.bytes +=
+                    entry.content.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, Bytes::len);
                 self.page.extend(convert(entry));
                 if self.bytes >= PAGE_BYTES { self.flush() } else { ControlFlow::Continue(()) }
             }
@@ -154,7 +155,7 @@ impl<T> Pages<T> {
     }
 
     fn send(&self, page: Page<T>) -> ControlFlow<()> {
-        match self.pages.blocking_send(page) {
+        match self.taker.blocking_send(page) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }

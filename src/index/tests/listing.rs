@@ -55,6 +55,25 @@ fn every_order_and_page_size_gives_each_ref_once() {
 }
 
 #[test]
+fn keys_come_in_their_order_on_pages_of_any_size() {
+    let (_dir, index) = filled();
+    let expected: Vec<_> = ALL.map(key).into_iter().collect();
+    for limit in 1..=9 {
+        let (mut keys, mut after) = (Vec::new(), None);
+        loop {
+            let page = index.keys(limit, after).expect("page");
+            assert!(page.rows.len() <= limit);
+            keys.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(keys, expected, "{limit}");
+    }
+}
+
+#[test]
 fn the_orders_are_what_they_say() {
     let (_dir, index) = filled();
     let values = |sort, descending| -> Vec<i64> {

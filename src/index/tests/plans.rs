@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::super::{blobs, lookup, query, record};
+use super::super::{blobs, filing, lookup, query, record};
 use super::*;
 use crate::model::Area;
 
@@ -74,7 +74,7 @@ fn a_listing_by_key_seeks_its_place_and_sorts_nothing() {
         RefQuery { digest: Some(digest(1)), unused_since: Some(at(1)), ..RefQuery::default() },
     ] {
         for from in [None, Some("b")] {
-            let sql = query::key_walk(&query, 1, Area::Refs, from, 9);
+            let sql = query::key_walk(query::ROWS_BY_KEY, &query, 1, Area::Refs, from, 9);
             let plan = plan(&connection, &sql.text);
             assert!(!plan.iter().any(|step| walks(step) || sorts(step)), "{query:?}\n{plan:#?}");
             if from.is_some() {
@@ -83,6 +83,23 @@ fn a_listing_by_key_seeks_its_place_and_sorts_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_listing_of_keys_reads_an_index_that_holds_them_and_no_row() {
+    let (_dir, connection) = connection();
+    for from in [None, Some("b")] {
+        let sql = query::key_walk(query::KEYS, &RefQuery::default(), 1, Area::Refs, from, 9);
+        let plan = plan(&connection, &sql.text);
+        assert!(matches!(&plan[..], [step] if step.contains("USING COVERING INDEX refs_key")), "{plan:#?}");
+    }
+}
+
+#[test]
+fn links_are_filed_in_the_order_of_both_tables() {
+    let (_dir, connection) = connection();
+    let plan = plan(&connection, filing::LINKED);
+    assert_eq!(plan, ["SCAN l", "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"]);
 }
 
 #[test]

@@ -120,6 +120,74 @@ fn links_are_replaced_with_the_ref() {
     assert!(!grants(3) && grants(1));
 }
 
+/// Refs of one scope, each with a few links of its own and one that all share.
+fn linked_refs(from: u32, to: u32) -> Vec<Record> {
+    let named = |n| format!("container/hub/refs/library/app/tags/{n}");
+    (from..to).map(|n| linking(record(&named(n), n), &[1000 + n, 2000 + n, 3000 + n, 5000])).collect()
+}
+
+fn is_linked(index: &Index, number: u32) -> bool {
+    index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant").is_some()
+}
+
+#[test]
+fn a_rebuild_from_nothing_files_links_at_its_end_as_they_are_by_then() {
+    let (_dir, index) = fresh();
+    let generation = index.begin_generation().expect("begin");
+    let refs = linked_refs(0, 50);
+    index.record(&refs).expect("recorded");
+    assert!(!is_linked(&index, 1007), "left to the end");
+    index.record(&[linking(refs[7].clone(), &[4000, 5000])]).expect("recorded again");
+    index.forget(&[refs[8].key.clone()]).expect("forgotten");
+    index.end_generation(generation).expect("ended");
+    for n in 0..50 {
+        for number in [1000 + n, 2000 + n, 3000 + n] {
+            assert_eq!(is_linked(&index, number), !(7..=8).contains(&n), "{number}");
+        }
+    }
+    assert!(is_linked(&index, 4000) && is_linked(&index, 5000));
+    index.record(&linked_refs(50, 51)).expect("recorded");
+    assert!(is_linked(&index, 1050), "nothing is left to an end any more");
+    let keys: Vec<_> = linked_refs(0, 51).into_iter().map(|record| record.key).collect();
+    index.forget(&keys).expect("forgotten");
+    assert!(![1001, 2050, 4000, 5000].iter().any(|number| is_linked(&index, *number)), "none is left behind");
+}
+
+#[test]
+fn links_that_a_rebuild_did_not_come_to_are_filed_by_the_next() {
+    let (dir, index) = fresh();
+    index.begin_generation().expect("begin");
+    index.record(&linked_refs(0, 9)).expect("recorded");
+    drop(index);
+    let index = open(dir.path());
+    assert!(!index.is_complete());
+    let generation = index.begin_generation().expect("begin");
+    index.record(&linked_refs(0, 9)).expect("the same once more");
+    index.end_generation(generation).expect("ended");
+    assert!((0..9).all(|n| is_linked(&index, 2000 + n)));
+}
+
+#[test]
+fn an_index_that_is_complete_and_empty_grants_what_is_recorded_during_a_rebuild() {
+    let (_dir, index) = fresh();
+    let generation = index.begin_generation().expect("begin");
+    index.end_generation(generation).expect("ended");
+    index.begin_generation().expect("begin");
+    index.record(&linked_refs(0, 1)).expect("recorded");
+    assert!(index.is_complete() && is_linked(&index, 1000));
+}
+
+#[test]
+fn many_keys_are_looked_up_in_the_order_they_are_asked_for() {
+    let (_dir, index) = fresh();
+    let none = "container/none/refs/a";
+    index.record(&[record(TAG, 1), record("container/hub/refs/a", 2)]).expect("recorded");
+    let keys = ["container/hub/refs/a", none, TAG, "container/hub/refs/b"].map(key);
+    let found = index.lookup_all(keys.iter()).expect("looked up");
+    let targets: Vec<_> = found.iter().map(|row| row.as_ref().map(|row| row.target_digest)).collect();
+    assert_eq!(targets, [Some(digest(2)), None, Some(digest(1)), None]);
+}
+
 #[test]
 fn a_grant_holds_in_its_own_proxy_and_scope_alone() {
     let (_dir, index) = fresh();

@@ -32,8 +32,11 @@ const READINGS: usize = 8;
 /// The most folders of which a part of a listing holds names: each is an open file.
 const PART_FOLDERS: usize = 32;
 
+/// Names that a directory holds, and what it says is there under them.
+type Found = Vec<(OsString, FileType)>;
+
 /// What is in an open directory, by name.
-pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
+pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Found> {
     settle(|| changed_at(dir), || read_once(dir))
 }
 
@@ -62,12 +65,12 @@ fn changed_at(dir: BorrowedFd<'_>) -> Result<(i64, u64)> {
     Ok((stat.st_mtime, stat.st_mtime_nsec))
 }
 
-fn read_once(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
+fn read_once(dir: BorrowedFd<'_>) -> Result<Found> {
     // The descriptor's own name: nothing on the way to the directory is looked up a second time.
     read_path(&format!("/proc/self/fd/{}", dir.as_raw_fd()))
 }
 
-fn read_path(path: &str) -> Result<Vec<(OsString, FileType)>> {
+fn read_path(path: &str) -> Result<Found> {
     let entries = WalkDir::new(path).min_depth(1).max_depth(1).into_iter();
     let read = entries.map(|entry| entry.map(|entry| (entry.file_name().to_owned(), entry.file_type())));
     read.filter_map(|entry| match entry {
@@ -107,11 +110,7 @@ pub(super) fn walk(files: &Arc<Files>, folder: &ObjectPath, read: Option<u64>, p
 /// Opens a folder and reads its names: folders go to `todo`, all others are returned, and folders that have the
 /// name of an object. `None` if it has
 /// gone since its name was read.
-fn list(
-    root: &Root,
-    folder: &ObjectPath,
-    todo: &mut Vec<ObjectPath>,
-) -> Result<Option<(OwnedFd, Vec<(OsString, FileType)>)>> {
+fn list(root: &Root, folder: &ObjectPath, todo: &mut Vec<ObjectPath>) -> Result<Option<(OwnedFd, Found)>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let dir = match root.open(folder.as_str(), flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -142,7 +141,7 @@ struct Names {
     files: Arc<Files>,
     read: Option<u64>,
     /// Open folders with names in them, or why one could not be listed.
-    folders: Vec<std::result::Result<(Arc<Folder>, Vec<(OsString, FileType)>), StoreError>>,
+    folders: Vec<std::result::Result<(Arc<Folder>, Found), StoreError>>,
     count: usize,
 }
 
@@ -152,7 +151,7 @@ impl Names {
     }
 
     /// Adds the names of a folder, and gives away as many parts as become full.
-    fn add(&mut self, folder: &Arc<Folder>, names: Vec<(OsString, FileType)>, parts: &Parts) {
+    fn add(&mut self, folder: &Arc<Folder>, names: Found, parts: &Parts) {
         let mut rest = names;
         while !rest.is_empty() {
             let after = rest.split_off(rest.len().min(Lister::PART_LEN - self.count));
@@ -224,7 +223,11 @@ fn entry(
         }
     }
     let found = stat(folder, name)?;
-    Ok(found.map(|stat| Entry { path, stat: Stat { regular: stat.regular && is_file, ..stat }, content: None }))
+    Ok(found.map(|stat| Entry {
+        path,
+        stat: Stat { regular: stat.regular && is_file, ..stat },
+        content: None,
+    }))
 }
 
 fn stat(folder: &Folder, name: &OsStr) -> Result<Option<Stat>> {
