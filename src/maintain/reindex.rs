@@ -10,10 +10,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
+use tokio::task::JoinHandle;
 
 use super::links::links_of;
 use super::{MaintainError, Progress, Rules, Step};
-use crate::index::{Index, Record};
+use crate::index::{Index, IndexError, Record};
 use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp};
 use crate::store::{RefEntry, Store};
 
@@ -77,6 +78,8 @@ async fn read_all(
     let live = live_sizes(store, progress).await?;
     progress.begin(Step::Record, None);
     let mut rebuilt = Rebuilt::default();
+    // The batch before is written while the next is put together.
+    let mut writing: Option<JoinHandle<Result<(), IndexError>>> = None;
     for proxy in store.proxies().await? {
         let live = live.get(&proxy.artifact_type).map_or(&[][..], Vec::as_slice);
         let mut scan = store.scan_refs(&proxy);
@@ -85,10 +88,16 @@ async fn read_all(
             progress.advance(page.len() as u64);
             let batch = batch(store, rules, page, live, &mut rebuilt).await?;
             if let Some(index) = index.cloned() {
+                if let Some(before) = writing.take() {
+                    before.await??;
+                }
                 let record = move || index.record(&batch.records).and_then(|()| index.touch(&batch.uses));
-                tokio::task::spawn_blocking(record).await??;
+                writing = Some(tokio::task::spawn_blocking(record));
             }
         }
+    }
+    if let Some(last) = writing {
+        last.await??;
     }
     Ok(rebuilt)
 }

@@ -24,6 +24,7 @@ impl Check<'_> {
                 self.blob_page(artifact_type, &page?).await?;
             }
         }
+        self.live.sort_unstable();
         Ok(())
     }
 
@@ -44,6 +45,9 @@ impl Check<'_> {
             } else if self.options.read_data.is_some_and(|share| share.contains(&digest)) {
                 read.push(digest);
                 continue;
+            } else if matches!(self.at.store.open_blob(artifact_type, &digest, Some(entry.size)), Ok(Some(_)))
+            {
+                self.live.push((artifact_type, digest, entry.size));
             }
             self.at.progress.advance(1);
         }
@@ -55,7 +59,10 @@ impl Check<'_> {
             self.at.progress.advance(1);
             match inspected? {
                 Inspected::Absent => {}
-                Inspected::Sound(size) => self.report.bytes_read += size,
+                Inspected::Sound(size) => {
+                    self.report.bytes_read += size;
+                    self.live.push((artifact_type, digest, size));
+                }
                 Inspected::Corrupt(_) => {
                     // Looked at again: it may have been replaced while it was read.
                     if let Inspected::Corrupt(how) = inspect(store, artifact_type, digest).await? {

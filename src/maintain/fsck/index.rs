@@ -1,11 +1,10 @@
 //! The rows: whether each has a file. What the row says was compared when the file was read.
 
 use super::{Check, Finding};
-use crate::index::RefQuery;
 use crate::maintain::digests::key_digest;
 use crate::maintain::{MaintainError, Step};
 
-/// Rows that are read at a time.
+/// Keys that are read at a time.
 const PAGE: usize = 10_000;
 
 impl Check<'_> {
@@ -14,21 +13,20 @@ impl Check<'_> {
         let Some(index) = self.at.index.filter(|_| self.report.index_checked) else { return Ok(()) };
         self.at.progress.begin(Step::CheckIndex, Some(self.report.refs));
         let seen = std::mem::take(&mut self.seen).finish();
-        let mut query = RefQuery { limit: PAGE, ..RefQuery::default() };
+        let mut after = None;
         loop {
-            let page = index.query(&query)?;
+            let page = index.keys(PAGE, after)?;
             self.at.progress.advance(page.rows.len() as u64);
-            for row in page.rows {
+            for key in page.rows {
                 // The file may have come since; and if it cannot be read, that was told already.
-                if !seen.contains(&key_digest(&row.key))
-                    && matches!(self.at.store.read_ref(&row.key).await, Ok(None))
+                if !seen.contains(&key_digest(&key)) && matches!(self.at.store.read_ref(&key).await, Ok(None))
                 {
-                    self.found(&Finding::NoFile { key: row.key }).await?;
+                    self.found(&Finding::NoFile { key }).await?;
                 }
             }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(()),
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! fsck: what is not as it should be, and mending it.
 //!
-//! Findings are given away as they are found; nothing is kept but counts and one hash a ref. Beside
+//! Findings are given away as they are found; nothing is kept but counts, one hash a ref, and the names and
+//! sizes of blobs. Beside
 //! a serving process things change while they are looked at, so every finding is looked at twice
 //! before it is one. Blobs come first, then refs, then rows: so with `repair` a corrupt blob goes
 //! into quarantine, then the refs that target it go, then their rows, in one run.
@@ -94,8 +95,19 @@ pub async fn fsck(at: Upkeep<'_>, options: &Options, sink: Sink<'_>) -> Result<R
 fn check<'c>(at: Upkeep<'c>, options: Options, sink: Sink<'c>) -> Check<'c> {
     let index_checked = at.index.is_some_and(Index::is_complete);
     let report = Report { index_checked, ..Report::default() };
-    Check { at, options, sink, report, corrupt: HashSet::new(), seen: Collector::default() }
+    Check {
+        at,
+        options,
+        sink,
+        report,
+        corrupt: HashSet::new(),
+        live: Live::new(),
+        seen: Collector::default(),
+    }
 }
+
+/// Names and sizes of blobs.
+type Live = Vec<(ArtifactType, Digest, u64)>;
 
 /// A run in progress.
 struct Check<'c> {
@@ -105,6 +117,9 @@ struct Check<'c> {
     report: Report,
     /// Corrupt blobs that were told of, so that each is told of once.
     corrupt: HashSet<(ArtifactType, Digest)>,
+    /// The live blobs that could be opened, sorted: what most refs have to be compared with, without
+    /// looking at the same blob once for each of them.
+    live: Live,
     /// Hashes of the keys of the refs that were seen, if the index is to be compared.
     seen: Collector,
 }

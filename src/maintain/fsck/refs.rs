@@ -27,15 +27,25 @@ impl Check<'_> {
                 let page = page?;
                 self.report.refs += page.len() as u64;
                 self.at.progress.advance(page.len() as u64);
-                for entry in page {
-                    self.entry(entry).await?;
+                let rows = self.rows_of(&page)?;
+                for (entry, row) in page.into_iter().zip(rows) {
+                    self.entry(entry, row).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn entry(&mut self, entry: RefEntry) -> Result<(), MaintainError> {
+    /// What the index says of the refs of a page, if it is to be compared.
+    fn rows_of(&self, page: &[RefEntry]) -> Result<Vec<Option<Ref>>, MaintainError> {
+        let Some(index) = self.at.index.filter(|_| self.report.index_checked) else {
+            return Ok(vec![None; page.len()]);
+        };
+        let mut rows = index.lookup_all(page.iter().filter_map(|entry| entry.key.as_ref()))?.into_iter();
+        Ok(page.iter().map(|entry| entry.key.as_ref().and_then(|_| rows.next().flatten())).collect())
+    }
+
+    async fn entry(&mut self, entry: RefEntry, row: Option<Ref>) -> Result<(), MaintainError> {
         let RefEntry { path, key, reference, .. } = entry;
         if let Some(key) = &key
             && self.report.index_checked
@@ -43,7 +53,7 @@ impl Check<'_> {
             self.seen.insert(key_digest(key));
         }
         match (key, reference) {
-            (Some(key), Ok(reference)) => self.reference(&key, reference).await,
+            (Some(key), Ok(reference)) => self.reference(&key, reference, row).await,
             (None, Ok(_)) => {
                 self.found(&Finding::MisplacedRef { path }).await?;
                 Ok(())
@@ -66,8 +76,14 @@ impl Check<'_> {
         }
     }
 
-    pub(super) async fn reference(&mut self, key: &RefKey, first: Ref) -> Result<(), MaintainError> {
-        if self.suspects(key, &first).await? {
+    /// Looks at a ref of which the index says `row`.
+    pub(super) async fn reference(
+        &mut self,
+        key: &RefKey,
+        first: Ref,
+        row: Option<Ref>,
+    ) -> Result<(), MaintainError> {
+        if self.suspects(key, &first, row).await? {
             // Looked at again: what has changed meanwhile is no finding.
             match self.at.store.read_ref(key).await {
                 Ok(Some(again)) => self.report_ref(key, &again).await?,
@@ -79,10 +95,18 @@ impl Check<'_> {
     }
 
     /// Whether anything seems wrong at first sight.
-    pub(super) async fn suspects(&self, key: &RefKey, reference: &Ref) -> Result<bool, MaintainError> {
-        Ok(!matches!(self.target(key, reference).await?, Target::Right)
+    pub(super) async fn suspects(
+        &self,
+        key: &RefKey,
+        reference: &Ref,
+        row: Option<Ref>,
+    ) -> Result<bool, MaintainError> {
+        let of_type = key.proxy.artifact_type;
+        let blob = (of_type, reference.target_digest, reference.size);
+        let seen = self.live.binary_search(&blob).is_ok() && !self.corrupt.contains(&(blob.0, blob.1));
+        Ok(!(seen || matches!(self.target(key, reference).await?, Target::Right))
             || self.links(key, reference).await?.is_some()
-            || self.row(key, reference)?.is_some())
+            || (self.report.index_checked && disagreement(key, reference, row).is_some()))
     }
 
     /// Tells of what is wrong.
@@ -144,13 +168,18 @@ impl Check<'_> {
 
     fn row(&self, key: &RefKey, reference: &Ref) -> Result<Option<Finding>, MaintainError> {
         let Some(index) = self.at.index.filter(|_| self.report.index_checked) else { return Ok(None) };
-        let key = key.clone();
-        Ok(match index.lookup(&key)? {
-            None => Some(Finding::NoRow { key }),
-            Some(row) if agree(&row, reference) => None,
-            Some(row) if row.fetched_at < reference.fetched_at => Some(Finding::OldRow { key }),
-            Some(_) => Some(Finding::WrongRow { key }),
-        })
+        Ok(disagreement(key, reference, index.lookup(key)?))
+    }
+}
+
+/// What is wrong with a ref's row.
+fn disagreement(key: &RefKey, reference: &Ref, row: Option<Ref>) -> Option<Finding> {
+    let key = || key.clone();
+    match row {
+        None => Some(Finding::NoRow { key: key() }),
+        Some(row) if agree(&row, reference) => None,
+        Some(row) if row.fetched_at < reference.fetched_at => Some(Finding::OldRow { key: key() }),
+        Some(_) => Some(Finding::WrongRow { key: key() }),
     }
 }
 

@@ -184,9 +184,9 @@ async fn what_is_right_at_the_second_look_is_no_finding() {
         ControlFlow::Continue(())
     };
     let mut check = check(fixture.at(), LOOK, &mut sink);
-    assert!(check.suspects(&key, &seen).await.expect("looked"), "its target is missing");
+    assert!(check.suspects(&key, &seen, None).await.expect("looked"), "its target is missing");
     fixture.store.remove_ref(&key).await.expect("removed");
-    check.reference(&key, seen).await.expect("looked");
+    check.reference(&key, seen, None).await.expect("looked");
     assert_eq!(findings, 0, "it has gone meanwhile");
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::index::{Index, RefQuery};
+use crate::index::Index;
 use crate::maintain::digests::{Collector, Digests, key_digest};
 use crate::maintain::links::links_of;
 use crate::maintain::{MaintainError, Step, Upkeep};
 use crate::model::{ArtifactType, Digest, Ref, RefKey};
 
-/// Rows that are read from the index at a time.
+/// Keys that are read from the index at a time.
 const PAGE: usize = 10_000;
 
 /// The blobs that refs need, by type.
@@ -87,32 +87,32 @@ impl Marking<'_> {
     /// lead to the same mark.
     async fn rows(&mut self, index: &Index) -> Result<(), MaintainError> {
         let seen = std::mem::take(&mut self.seen).finish();
-        let mut query = RefQuery { limit: PAGE, ..RefQuery::default() };
+        let mut after = None;
         loop {
-            let page = match index.query(&query) {
+            let page = match index.keys(PAGE, after) {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::warn!(%error, "the index cannot be asked, the files alone are marked");
                     return Ok(());
                 }
             };
-            for row in page.rows {
-                if seen.contains(&key_digest(&row.key)) || self.without.contains(&row.key) {
+            for key in page.rows {
+                if seen.contains(&key_digest(&key)) || self.without.contains(&key) {
                     continue;
                 }
-                let path = row.key.to_string();
-                match self.at.store.read_ref(&row.key).await {
+                let path = key.to_string();
+                match self.at.store.read_ref(&key).await {
                     Ok(Some(reference)) => {
                         self.refs += 1;
-                        self.need(row.key.proxy.artifact_type, &path, &reference).await?;
+                        self.need(key.proxy.artifact_type, &path, &reference).await?;
                     }
                     Ok(None) => {}
                     Err(source) => return Err(MaintainError::UnreadableRef { path, source }),
                 }
             }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(()),
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
             }
         }
     }
