@@ -100,7 +100,8 @@ impl Estate {
 
     /// Notes that it is as it was written, or that it is not: whoever changes it says so first.
     pub(crate) fn set_whole(&self, whole: bool) -> Outcome<()> {
-        Ok(if whole { fs::write(self.note(), self.edition())? } else { fs::remove_file(self.note())? })
+        let note = self.note();
+        Ok(if whole { fs::write(note, self.edition()) } else { fs::remove_file(note) }?)
     }
 
     fn note(&self) -> PathBuf {
@@ -163,7 +164,7 @@ impl Estate {
     fn unit(&self, writer: &Writer, unit: u64) -> Outcome<()> {
         let files = self.names().div_ceil(FILES_A_DIRECTORY);
         match unit {
-            repository if unit < self.repositories => self.repository(writer, repository),
+            repository if unit < self.repositories => write_repository(writer, repository),
             _ if unit < self.repositories + files => {
                 let first = (unit - self.repositories) * FILES_A_DIRECTORY;
                 (first..self.names().min(first + FILES_A_DIRECTORY)).try_for_each(|n| self.file(writer, n))
@@ -183,30 +184,6 @@ impl Estate {
 
     fn orphan_units(&self) -> u64 {
         self.orphans.div_ceil(FILES_A_DIRECTORY)
-    }
-
-    /// The manifests of a repository, what they link, and tags.
-    fn repository(&self, writer: &Writer, number: u64) -> Outcome<()> {
-        let base = format!("container/{}/refs/{}", proxy_of(number), repository_name(number));
-        let parts = parts_of(number);
-        for part in &parts {
-            writer.blob("container", part)?;
-        }
-        let links: Vec<Digest> = parts.iter().map(|part| Digest::of(part)).collect();
-        for manifest in 0..MANIFESTS {
-            let body = manifest_of(number, manifest, &parts)?;
-            let digest = writer.blob("container", &body)?;
-            let mut reference = reference("container.manifest", digest, body.len(), number + manifest);
-            reference.media_type = Some(MANIFEST.to_owned());
-            reference.links = Some(links.clone());
-            writer.reference(&format!("{base}/manifests/sha256/{}", digest.hex()), &reference, manifest)?;
-            for tag in (manifest..REFS_A_REPOSITORY - MANIFESTS).step_by(usize::try_from(MANIFESTS)?) {
-                let mut reference = Ref { kind: "container.tag".to_owned(), ..reference.clone() };
-                reference.ttl_seconds = (tag % LASTING != 0).then_some(7 * 24 * 60 * 60);
-                writer.reference(&format!("{base}/tags/v1.{tag}"), &reference, tag)?;
-            }
-        }
-        Ok(())
     }
 
     /// A plain file by name.
@@ -255,8 +232,12 @@ impl Estate {
         let mut random = SplitMix(11);
         let key = |random: u64| {
             let (repository, tag) = (random % self.repositories, random / self.repositories % 75);
-            Ok(format!("container/{}/refs/{}/tags/v1.{tag}", proxy_of(repository), repository_name(repository))
-                .parse()?)
+            Ok(format!(
+                "container/{}/refs/{}/tags/v1.{tag}",
+                proxy_of(repository),
+                repository_name(repository)
+            )
+            .parse()?)
         };
         (0..count).map(|_| key(random.next())).collect()
     }
@@ -277,6 +258,30 @@ impl Estate {
         }
         Ok(moved)
     }
+}
+
+/// The manifests of a repository, what they link, and tags.
+fn write_repository(writer: &Writer, number: u64) -> Outcome<()> {
+    let base = format!("container/{}/refs/{}", proxy_of(number), repository_name(number));
+    let parts = parts_of(number);
+    for part in &parts {
+        writer.blob("container", part)?;
+    }
+    let links: Vec<Digest> = parts.iter().map(|part| Digest::of(part)).collect();
+    for manifest in 0..MANIFESTS {
+        let body = manifest_of(number, manifest, &parts)?;
+        let digest = writer.blob("container", &body)?;
+        let mut reference = reference("container.manifest", digest, body.len(), number + manifest);
+        reference.media_type = Some(MANIFEST.to_owned());
+        reference.links = Some(links.clone());
+        writer.reference(&format!("{base}/manifests/sha256/{}", digest.hex()), &reference, manifest)?;
+        for tag in (manifest..REFS_A_REPOSITORY - MANIFESTS).step_by(usize::try_from(MANIFESTS)?) {
+            let mut reference = Ref { kind: "container.tag".to_owned(), ..reference.clone() };
+            reference.ttl_seconds = (tag % LASTING != 0).then_some(7 * 24 * 60 * 60);
+            writer.reference(&format!("{base}/tags/v1.{tag}"), &reference, tag)?;
+        }
+    }
+    Ok(())
 }
 
 /// The container proxies; the first is the default one.

@@ -1,0 +1,140 @@
+//! An estate with a configuration: where commands and servers are run.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::load::{self, Load, Shown};
+use crate::common::process::{self, Ran, Server, free_address};
+use crate::common::{Item, Outcome};
+use crate::estate::{Estate, PROXIES};
+
+/// Connections of the load beside which commands are run.
+const CONNECTIONS: usize = 8;
+/// What each of them leaves between two requests: together some 2,000 a second, a busy day, but nothing
+/// that fills the machine.
+const GAP: Duration = Duration::from_millis(4);
+/// The longest that a load beside a command runs.
+const LONGEST: Duration = Duration::from_mins(10);
+
+/// A store, and the index and configuration of this run.
+#[derive(Debug)]
+pub(crate) struct Place {
+    binary: PathBuf,
+    /// The store.
+    pub(crate) estate: Estate,
+    /// Where the index and the configuration are.
+    directory: PathBuf,
+}
+
+impl Place {
+    /// Prepares to run `binary` on an estate; `directory` is for what belongs to this run.
+    pub(crate) fn new(binary: PathBuf, estate: Estate, directory: PathBuf) -> Outcome<Self> {
+        fs::create_dir_all(&directory)?;
+        Ok(Self { binary, estate, directory })
+    }
+
+    /// Where the index is.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.directory.join("index")
+    }
+
+    /// Throws the index away.
+    pub(crate) fn drop_index(&self) -> Outcome<()> {
+        let index = self.index();
+        if index.exists() {
+            fs::remove_dir_all(index)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a command to its end, which must be a good one, and gives its last line as JSON.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome<(Ran, Value)> {
+        let config = self.configure(None)?;
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--config").arg(config);
+        let ran = process::run(&mut command)?;
+        if ran.code != Some(0) {
+            return Err(format!("`{}` ended with {:?}: {}", arguments.join(" "), ran.code, ran.last).into());
+        }
+        let last = serde_json::from_str(&ran.last).unwrap_or(Value::Null);
+        Ok((ran, last))
+    }
+
+    /// Makes an index that says what the files say.
+    pub(crate) fn reindex(&self) -> Outcome<Ran> {
+        let (ran, summary) = self.run(&["reindex", "--json"])?;
+        expect(&summary, "refs", self.estate.refs)?;
+        expect(&summary, "withoutTarget", 0)?;
+        expect(&summary, "unreadable", 0)?;
+        Ok(ran)
+    }
+
+    /// Starts a server, ready when it answers `path`. Nobody answers where its upstream should be.
+    pub(crate) fn serve(&self, path: &str) -> Outcome<Server> {
+        let address = free_address()?;
+        let config = self.configure(Some(address))?;
+        let mut command = Command::new(&self.binary);
+        command.arg("serve").arg("--config").arg(config);
+        Server::start(&mut command, address, path, &self.directory.join("log"))
+    }
+
+    fn configure(&self, listen: Option<std::net::SocketAddr>) -> Outcome<PathBuf> {
+        // Two files, so that a command beside a server does not change what that may read again.
+        let name = if listen.is_some() { "server.toml" } else { "command.toml" };
+        let listen = listen.map(|listen| format!("listen = \"{listen}\"\n")).unwrap_or_default();
+        let proxies = PROXIES.iter().enumerate().map(|(at, name)| {
+            format!(
+                "[[proxy]]\ntype = \"container\"\nname = \"{name}\"\nupstream = \"http://127.0.0.1:9\"\n\
+                 default = {}\n",
+                at == 0
+            )
+        });
+        let text = format!(
+            "root = \"file://{}\"\nindex = \"{}\"\n{listen}[log]\nlevel = \"warn\"\n{}",
+            self.estate.root().display(),
+            self.index().display(),
+            proxies.collect::<String>()
+        );
+        let path = self.directory.join(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+/// What a load that does not fill the machine sees, alone.
+pub(crate) fn idle(server: &Server, items: &[Item], duration: Duration) -> Outcome<Shown> {
+    let load = Load { connections: CONNECTIONS, gap: GAP, duration, stop: Arc::default() };
+    load::run(server.address, items, &load)
+}
+
+/// What the same load sees while something else is done.
+pub(crate) fn beside<T>(
+    server: &Server,
+    items: &[Item],
+    work: impl FnOnce() -> Outcome<T>,
+) -> Outcome<(T, Shown)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = Load { connections: CONNECTIONS, gap: GAP, duration: LONGEST, stop: Arc::clone(&stop) };
+    thread::scope(|scope| {
+        let seen = scope.spawn(|| load::run(server.address, items, &load));
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        let shown = seen.join().map_err(|_| "the load panicked")??;
+        Ok((done?, shown))
+    })
+}
+
+/// Compares a number of a command's summary.
+pub(crate) fn expect(summary: &Value, field: &str, expected: u64) -> Outcome<()> {
+    match summary[field].as_u64() {
+        Some(found) if found == expected => Ok(()),
+        found => Err(format!("`{field}` is {found:?} and not {expected}: {summary}").into()),
+    }
+}

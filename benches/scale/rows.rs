@@ -1,0 +1,380 @@
+//! The rows of the table: what is done to the store, and the goals of `docs/performance.md`.
+
+use std::fmt;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Read as _;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+use sha2::{Digest as _, Sha256};
+
+use repoxy::index::Index;
+
+use crate::Scale;
+use crate::common::book::{Column, Goal};
+use crate::common::load::{self, Load};
+use crate::common::process::Ran;
+use crate::common::{Item, MIB, Outcome, check, milliseconds};
+use crate::place::{Place, beside, expect, idle};
+
+/// What all rows work with.
+pub(crate) struct Bench {
+    /// The store of many refs.
+    pub(crate) refs: Place,
+    /// The store of a few large blobs.
+    pub(crate) bytes: Place,
+    pub(crate) scale: Scale,
+}
+
+/// Ours, and what it is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// repoxy.
+    Repoxy,
+    /// The same server with nothing beside it, or the same work done by as few lines as it takes.
+    Reference,
+}
+
+impl Column for Side {
+    const ALL: &'static [Self] = &[Self::Repoxy, Self::Reference];
+    const OURS: Self = Self::Repoxy;
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Repoxy => "repoxy",
+            Self::Reference => "reference",
+        })
+    }
+}
+
+/// The table.
+pub(crate) type Book = crate::common::book::Book<Side>;
+
+/// A group of rows.
+type Row = fn(&Bench, &mut Book) -> Outcome<()>;
+
+/// All groups, in the order of the table.
+pub(crate) const ROWS: [(&str, Row); 8] = [
+    ("reindex", reindex),
+    ("start", start),
+    ("lookup", lookup),
+    ("list", list),
+    ("fsck", fsck),
+    ("data", data),
+    ("uses", uses),
+    ("gc", gc),
+];
+
+/// The most memory that upkeep may take, in MiB.
+const UPKEEP_MEMORY: Goal<Side> = Goal::Limit(200.0);
+/// Connections of a load that fills the machine.
+const FULL_LOAD: usize = 32;
+/// How long after the first use of a tag its last use is in the index at the latest: the server flushes
+/// every five seconds.
+const FLUSHED: Duration = Duration::from_secs(6);
+/// How often it is looked whether somebody has written to the index.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Threads that hash, as the reference of reading data.
+const HASHERS: usize = 2;
+/// Bytes that they read at a time.
+const PIECE: usize = 256 << 10;
+
+/// Notes what a command took.
+fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
+    book.note(name, "s", wall, Side::Repoxy, ran.wall.as_secs_f64());
+    book.note(&format!("{name}: CPU"), "s", Goal::None, Side::Repoxy, ran.cpu);
+    book.note(&format!("{name}: peak memory"), "MiB", UPKEEP_MEMORY, Side::Repoxy, ran.peak);
+}
+
+/// Notes what clients saw beside a command, and beside nothing.
+fn note_tails(book: &mut Book, name: &str, times: f64, during: f64, alone: f64) {
+    let name = format!("{name}: server's p99");
+    let goal = Goal::AtMost(times, Side::Reference);
+    book.note(&name, "ms", goal, Side::Repoxy, during);
+    book.note(&name, "ms", goal, Side::Reference, alone);
+}
+
+/// Some of the tags, checked byte by byte.
+fn check_some(address: std::net::SocketAddr, items: &[Item]) -> Outcome<()> {
+    check(address, &items.iter().take(100).collect::<Vec<_>>())
+}
+
+/// Rebuilding the index, from nothing and beside a server.
+fn reindex(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.refs;
+    let items = place.estate.tags(bench.scale.tags)?;
+    for _ in 0..bench.scale.rounds {
+        place.drop_index()?;
+        note(book, "reindex from nothing", &place.reindex()?, Goal::Limit(12.0));
+        let server = place.serve(&items[0].path)?;
+        check_some(server.address, &items)?;
+        let alone = idle(&server, &items, bench.scale.load)?;
+        let (ran, during) = beside(&server, &items, || place.reindex())?;
+        note(book, "reindex beside a server", &ran, Goal::Limit(25.0));
+        note_tails(book, "reindex beside a server", 2.0, during.p99, alone.p99);
+    }
+    Ok(())
+}
+
+/// Starting, with an index and without.
+fn start(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.refs;
+    let items = place.estate.tags(bench.scale.tags)?;
+    let (first, goal) = (&items[0], Goal::Limit(150.0));
+    // With the index that is left by then, of which nothing is known but that it is complete.
+    place.reindex()?;
+    for _ in 0..bench.scale.rounds {
+        let server = place.serve(&first.path)?;
+        let took = milliseconds(server.started.elapsed());
+        book.note("start to first hit, index present", "ms", goal, Side::Repoxy, took);
+        check(server.address, &[first])?;
+    }
+    for _ in 0..bench.scale.rounds {
+        place.drop_index()?;
+        let server = place.serve(&first.path)?;
+        let took = milliseconds(server.started.elapsed());
+        book.note("start to first hit, no index", "ms", goal, Side::Repoxy, took);
+        check(server.address, &[first])?;
+    }
+    place.drop_index()?;
+    place.reindex()?;
+    Ok(())
+}
+
+/// What a request asks the index.
+fn lookup(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let (place, count) = (&bench.refs, bench.scale.lookups);
+    place.reindex()?;
+    let index = Index::open_existing(&place.index())?.ok_or("no index")?;
+    let keys = place.estate.keys(count)?;
+    for _ in 0..bench.scale.rounds {
+        let mut took = Vec::with_capacity(count);
+        for key in &keys {
+            let asked = Instant::now();
+            let found = black_box(index.lookup(key)?);
+            took.push(asked.elapsed());
+            if found.is_none() {
+                return Err(format!("{key} has no row").into());
+            }
+        }
+        took.sort_unstable();
+        let micros = |share: usize| took[count * share / 100].as_secs_f64() * 1e6;
+        book.note("lookup by key: p50", "µs", Goal::Limit(10.0), Side::Repoxy, micros(50));
+        book.note("lookup by key: p99", "µs", Goal::Limit(100.0), Side::Repoxy, micros(99));
+    }
+    Ok(())
+}
+
+/// Listings and totals.
+fn list(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.refs;
+    place.reindex()?;
+    let page = [
+        "ls",
+        "refs",
+        "--json",
+        "--proxy",
+        "hub",
+        "--older-than",
+        "30d",
+        "--expired",
+        "--sort",
+        "last-used",
+        "--limit",
+        "20",
+    ];
+    let blobs = ["ls", "blobs", "--json", "--sort", "size", "--limit", "20"];
+    let commands: [(&str, &[&str], Goal<Side>, u64); 4] = [
+        ("ls refs, filter and sort, limit 20", &page, Goal::Limit(0.3), 20),
+        ("ls refs, all as JSON", &["ls", "refs", "--json"], Goal::Limit(6.0), place.estate.refs),
+        ("ls blobs by size, limit 20", &blobs, Goal::None, 20),
+        ("ls proxies", &["ls", "proxies", "--json"], Goal::Limit(1.0), 3),
+    ];
+    for _ in 0..bench.scale.rounds {
+        for (name, arguments, goal, lines) in commands {
+            let (ran, _) = place.run(arguments)?;
+            if lines != ran.lines {
+                return Err(format!("{name}: {} lines and not {lines}", ran.lines).into());
+            }
+            book.note(name, "s", goal, Side::Repoxy, ran.wall.as_secs_f64());
+        }
+    }
+    Ok(())
+}
+
+/// fsck of everything but the bytes.
+fn fsck(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.refs;
+    place.reindex()?;
+    for _ in 0..bench.scale.rounds {
+        let (ran, summary) = place.run(&["fsck", "--json"])?;
+        expect(&summary, "refs", place.estate.refs)?;
+        expect(&summary, "blobs", place.estate.needed + place.estate.orphans)?;
+        for level in ["errors", "warnings", "notes"] {
+            expect(&summary, level, 0)?;
+        }
+        note(book, "fsck without data", &ran, Goal::Limit(20.0));
+    }
+    Ok(())
+}
+
+/// fsck of bytes, beside two threads that do nothing but read and hash the same files.
+fn data(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.bytes;
+    place.reindex()?;
+    let files = walkdir::WalkDir::new(place.estate.root().join("type/generic/blobs")).into_iter();
+    let files: Vec<_> = files.filter_map(Result::ok).filter(|entry| entry.file_type().is_file()).collect();
+    for cached in [true, false] {
+        let name = if cached { "fsck with data, in page cache" } else { "fsck with data, from disk" };
+        let goal = Goal::AtLeast(0.9, Side::Reference);
+        let forget = || -> Outcome<()> {
+            for file in files.iter().filter(|_| !cached) {
+                let file = File::open(file.path())?;
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
+            Ok(())
+        };
+        if cached {
+            hash_all(&files)?; // Until now they may have been on disk alone.
+        }
+        for _ in 0..bench.scale.rounds {
+            forget()?;
+            let began = Instant::now();
+            let bytes = hash_all(&files)?;
+            let rate = |bytes: u64, took: Duration| {
+                #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+                let bytes = bytes as f64;
+                bytes / 1e9 / took.as_secs_f64()
+            };
+            book.note(name, "GB/s", goal, Side::Reference, rate(bytes, began.elapsed()));
+            forget()?;
+            let (ran, summary) = place.run(&["fsck", "--read-data", "--json"])?;
+            expect(&summary, "bytesRead", bytes)?;
+            expect(&summary, "errors", 0)?;
+            book.note(name, "GB/s", goal, Side::Repoxy, rate(bytes, ran.wall));
+            let memory = format!("{name}: peak memory");
+            book.note(&memory, "MiB", UPKEEP_MEMORY, Side::Repoxy, ran.peak);
+        }
+    }
+    Ok(())
+}
+
+/// Reads and hashes files on a few threads; returns their bytes.
+fn hash_all(files: &[walkdir::DirEntry]) -> Outcome<u64> {
+    let left = Mutex::new(files.iter());
+    let work = || -> Outcome<u64> {
+        let (mut buffer, mut total) = (vec![0; PIECE], 0);
+        loop {
+            let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(entry) = next else { return Ok(total) };
+            let (mut file, mut state) = (File::open(entry.path())?, Sha256::new());
+            loop {
+                let read = file.read(&mut buffer)?;
+                if read == 0 {
+                    break;
+                }
+                state.update(&buffer[..read]);
+                total += read as u64;
+            }
+            if crate::common::hex(&state.finalize()) != entry.file_name().to_string_lossy() {
+                return Err(format!("{} is damaged", entry.path().display()).into());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..HASHERS).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().map_err(|_| "a hasher panicked")?).sum()
+    })
+}
+
+/// What is written about last uses while as much is asked for as the machine gives.
+fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.refs;
+    place.drop_index()?;
+    place.reindex()?;
+    let items = place.estate.tags(bench.scale.tags)?;
+    let server = place.serve(&items[0].path)?;
+    check_some(server.address, &items)?;
+    let database = place.index().join("index.db");
+    let duration = bench.scale.load.max(2 * FLUSHED);
+    let stop = AtomicBool::new(false);
+    let (shown, commits) = thread::scope(|scope| {
+        let commits = scope.spawn(|| commits_until(&database, &stop));
+        let shown = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration));
+        stop.store(true, Ordering::Relaxed);
+        let commits = commits.join().map_err(|_| "counting panicked")??;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((shown?, commits))
+    })?;
+    #[expect(clippy::cast_precision_loss, reason = "a small count")]
+    let rate = commits as f64 / duration.as_secs_f64();
+    book.note("last uses under load: transactions", "1/s", Goal::Limit(1.0), Side::Repoxy, rate);
+    // The second load uses what was used a moment ago, of which nothing is written.
+    let again = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
+    let name = "last uses under load: throughput";
+    let goal = Goal::AtLeast(0.97, Side::Reference);
+    book.note(name, "answers/s", goal, Side::Repoxy, shown.per_second);
+    book.note(name, "answers/s", goal, Side::Reference, again.per_second);
+    Ok(())
+}
+
+/// How often anybody has committed to a database until told to stop; those closer together than
+/// [`LOOK_EVERY`] count once.
+fn commits_until(database: &std::path::Path, stop: &AtomicBool) -> Outcome<u64> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let version = || connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
+    let (mut commits, mut before) = (0, version()?);
+    while !stop.load(Ordering::Relaxed) {
+        let now = version()?;
+        commits += u64::from(now != before);
+        before = now;
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(commits)
+}
+
+/// gc, planning and condemning, beside a server.
+fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let place = &bench.refs;
+    let estate = &place.estate;
+    place.reindex()?;
+    let items = estate.tags(bench.scale.tags)?;
+    for _ in 0..bench.scale.rounds {
+        let (ran, summary) = place.run(&["gc", "--dry-run", "--json"])?;
+        expect(&summary, "refs", estate.refs)?;
+        expect(&summary, "condemned", estate.orphans)?;
+        note(book, "gc --dry-run", &ran, Goal::Limit(15.0));
+        // Half of what is needed: blobs are small, so that only the number of refs makes it long.
+        let (ran, summary) = place.run(&["gc", "--dry-run", "--force", "--max-bytes", "1", "--json"])?;
+        expect(&summary, "expired", estate.refs)?;
+        note(book, "gc --dry-run --max-bytes", &ran, Goal::None);
+        let server = place.serve(&items[0].path)?;
+        check_some(server.address, &items)?;
+        let alone = idle(&server, &items, bench.scale.load)?;
+        // From here on until all is back the store is not what it was.
+        estate.set_whole(false)?;
+        let run = || place.run(&["gc", "--accept-clock", "--force", "--json"]);
+        let ((ran, summary), during) = beside(&server, &items, run)?;
+        expect(&summary, "condemned", estate.orphans)?;
+        expect(&summary, "expired", 0)?;
+        let name = format!("gc that condemns {}", estate.orphans);
+        note(book, &name, &ran, Goal::Limit(30.0));
+        note_tails(book, &name, 1.5, during.p99, alone.p99);
+        check_some(server.address, &items)?;
+        let back = estate.bring_back()?;
+        if back != estate.orphans {
+            return Err(format!("{back} blobs were in the trash and not {}", estate.orphans).into());
+        }
+        estate.set_whole(true)?;
+    }
+    let size = std::fs::metadata(place.index().join("index.db"))?.len() / MIB;
+    #[expect(clippy::cast_precision_loss, reason = "a file's size")]
+    book.note("index on disk", "MiB", Goal::None, Side::Repoxy, size as f64);
+    Ok(())
+}
