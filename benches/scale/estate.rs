@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use rustix::fs::{Timespec, Timestamps};
 use serde_json::json;
 
-use repoxy::model::{Digest, Ref, RefKey, Timestamp};
+use repoxy::model::{Claim, Digest, Ref, RefKey, Timestamp};
 
 use crate::common::{Item, MIB, Outcome, SplitMix};
 
@@ -267,7 +267,8 @@ fn write_repository(writer: &Writer, number: u64) -> Outcome<()> {
     for part in &parts {
         writer.blob("container", part)?;
     }
-    let links: Vec<Digest> = parts.iter().map(|part| Digest::of(part)).collect();
+    let claim = |part: &Vec<u8>| Claim { digest: Digest::of(part), size: Some(part.len() as u64) };
+    let links: Vec<Claim> = parts.iter().map(claim).collect();
     for manifest in 0..MANIFESTS {
         let body = manifest_of(number, manifest, &parts)?;
         let digest = writer.blob("container", &body)?;

@@ -10,10 +10,10 @@
 //! Nothing but reading a blob once more depends on any of this. Where there are no locks, every start
 //! beside another server counts as one after a crash.
 
-use super::{
-    ArtifactType, Blob, Digest, ObjectPath, Store, StoreError, StoreLock, blocking, hashes_to, layout,
-};
-use crate::model::Timestamp;
+use std::sync::Arc;
+
+use super::{Blob, Entry, ObjectPath, Scan, Store, StoreError, StoreLock, blocking, hashes_to, layout};
+use crate::model::{ArtifactType, Digest, Timestamp};
 
 /// How the names of a server's own locks begin.
 const SERVING: &str = "serve-";
@@ -66,10 +66,11 @@ impl Store {
     async fn remove_dead_sessions(&self) -> Result<bool, StoreError> {
         let own = layout::lock(SERVING);
         let mut found = Vec::new();
-        let mut listing = self.backend.list(&layout::locks(), None);
-        while let Some(page) = listing.next_page().await {
-            let page = page?.into_iter().map(|entry| entry.path);
-            found.extend(page.filter(|path| path.as_str().starts_with(own.as_str())));
+        let lock =
+            move |entry: Entry| Some(entry.path).filter(|path| path.as_str().starts_with(own.as_str()));
+        let mut locks = Scan::start(Arc::clone(&self.backend), vec![layout::locks()], None, lock);
+        while let Some(page) = locks.next_page().await {
+            found.extend(page?);
         }
         let mut went_down = false;
         for path in found {
