@@ -44,7 +44,22 @@ impl Index {
         let mut sorted: Vec<&Record> = records.iter().collect();
         sorted.sort_by(|a, b| a.key.cmp(&b.key));
         for chunk in sorted.chunks(BATCH) {
-            self.write(|batch| chunk.iter().try_for_each(|record| batch.record(record)))?;
+            self.write(|batch| chunk.iter().try_for_each(|record| batch.record(record).map(drop)))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::record`], and writes the last uses that are given beside them as [`Self::touch`] does.
+    pub fn record_used(&self, records: &[(Record, Option<Timestamp>)]) -> Result<(), IndexError> {
+        let mut sorted: Vec<&(Record, Option<Timestamp>)> = records.iter().collect();
+        sorted.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        for chunk in sorted.chunks(BATCH) {
+            self.write(|batch| {
+                chunk.iter().try_for_each(|(record, used)| {
+                    let id = batch.record(record)?;
+                    used.map_or(Ok(()), |at| batch.note_use(id, at))
+                })
+            })?;
         }
         Ok(())
     }
@@ -192,6 +207,10 @@ const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size =
 
 const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
 
+/// A use, unless a later one is known.
+const USE: &str = "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT (ref) \
+     DO UPDATE SET last_used = excluded.last_used WHERE excluded.last_used > last_used";
+
 /// A ref's id, from the index alone.
 pub(super) const FIND_ID: &str = "SELECT r.id FROM refs r \
      WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
@@ -236,7 +255,8 @@ impl<'c> Batch<'c> {
         Ok(self.tx.commit()?)
     }
 
-    pub(super) fn record(&mut self, record: &Record) -> Result<(), IndexError> {
+    /// Records a ref, and gives its id.
+    pub(super) fn record(&mut self, record: &Record) -> Result<i64, IndexError> {
         let Record { key, scope, reference } = record;
         let proxy = self.proxy(&key.proxy)?;
         let scope = self.scope(proxy, scope)?;
@@ -267,7 +287,8 @@ impl<'c> Batch<'c> {
         ];
         if self.tx.prepare_cached(INSERT)?.execute(values)? > 0 {
             let id = self.tx.last_insert_rowid();
-            return self.link(Filed { id, ..filed }, reference.links.as_deref());
+            self.link(Filed { id, ..filed }, reference.links.as_deref())?;
+            return Ok(id);
         }
         let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..16], |row| {
             let old = Filed { id: row.get(0)?, artifact_type: row.get(2)?, scope: row.get(3)? };
@@ -278,7 +299,8 @@ impl<'c> Batch<'c> {
         } else if generation != self.generation {
             self.tx.prepare_cached(STAMP)?.execute([old.id, self.generation])?;
         }
-        self.relink(old, Filed { id: old.id, ..filed }, reference.links.as_deref())
+        self.relink(old, Filed { id: old.id, ..filed }, reference.links.as_deref())?;
+        Ok(old.id)
     }
 
     pub(super) fn forget(&mut self, key: &RefKey) -> Result<(), IndexError> {
@@ -297,13 +319,15 @@ impl<'c> Batch<'c> {
         }
         // In the order of the table, a page is written once.
         found.sort_unstable();
-        let mut statement = self.tx.prepare_cached(
-            "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT (ref) \
-             DO UPDATE SET last_used = excluded.last_used WHERE excluded.last_used > last_used",
-        )?;
+        let mut statement = self.tx.prepare_cached(USE)?;
         for (id, at) in found {
             statement.execute([id, at])?;
         }
+        Ok(())
+    }
+
+    fn note_use(&self, id: i64, at: Timestamp) -> Result<(), IndexError> {
+        self.tx.prepare_cached(USE)?.execute([id, nanoseconds(at)])?;
         Ok(())
     }
 

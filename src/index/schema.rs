@@ -31,6 +31,9 @@ const READ_CACHE_KIB: u32 = 4096;
 /// Page cache of the writing connection, in KiB.
 const WRITE_CACHE_KIB: u32 = 4096;
 
+/// Threads that sort beside the one that writes, when an index is made of a table that has rows.
+const SORTERS: u32 = 2;
+
 /// The log is cut back to this many bytes once it was larger.
 const LOG_LIMIT: u32 = 16 << 20;
 
@@ -60,6 +63,7 @@ pub(super) fn prepare_writer(connection: &mut Connection, busy: Duration) -> Res
     }
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
+    connection.pragma_update(None, "threads", SORTERS)?;
     migrate(connection, MIGRATIONS)
 }
 

@@ -177,7 +177,7 @@ impl Thread {
             let Some(index) = self.handle.get() else { return Written::Away };
             let result = index.write(|batch| {
                 group.iter().try_for_each(|work| match work {
-                    Work::Record(record, _) => batch.record(record),
+                    Work::Record(record, _) => batch.record(record).map(drop),
                     Work::Forget(keys, _) => keys.iter().try_for_each(|key| batch.forget(key)),
                     Work::Touch(uses) => batch.touch(uses),
                     Work::Stop(_) => Ok(()),

@@ -91,8 +91,7 @@ async fn read_all(
                 if let Some(before) = writing.take() {
                     before.await??;
                 }
-                let record = move || index.record(&batch.records).and_then(|()| index.touch(&batch.uses));
-                writing = Some(tokio::task::spawn_blocking(record));
+                writing = Some(tokio::task::spawn_blocking(move || index.record_used(&batch)));
             }
         }
     }
@@ -124,11 +123,8 @@ async fn live_sizes(
     Ok(live)
 }
 
-/// What is written into the index together.
-struct Batch {
-    records: Vec<Record>,
-    uses: Vec<(RefKey, Timestamp)>,
-}
+/// What is written into the index together: refs, and the last use that a file tells.
+type Batch = Vec<(Record, Option<Timestamp>)>;
 
 async fn batch(
     store: &Store,
@@ -137,7 +133,7 @@ async fn batch(
     live: &[(Digest, u64)],
     rebuilt: &mut Rebuilt,
 ) -> Result<Batch, MaintainError> {
-    let mut batch = Batch { records: Vec::with_capacity(page.len()), uses: Vec::new() };
+    let mut batch = Batch::with_capacity(page.len());
     for entry in page {
         let (key, reference) = match (entry.key, entry.reference) {
             (Some(key), Ok(reference)) => (key, reference),
@@ -153,10 +149,8 @@ async fn batch(
         rebuilt.refs += 1;
         let stated = (reference.target_digest, reference.size);
         rebuilt.without_target += u64::from(live.binary_search(&stated).is_err());
-        if let Some(used) = use_of(&reference, entry.modified) {
-            batch.uses.push((key.clone(), used));
-        }
-        batch.records.push(record_of(store, rules, key, reference).await?);
+        let used = use_of(&reference, entry.modified);
+        batch.push((record_of(store, rules, key, reference).await?, used));
     }
     Ok(batch)
 }
