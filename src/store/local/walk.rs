@@ -2,16 +2,18 @@
 //!
 //! Each directory is opened relative to the root first and then read by way of its descriptor, so a
 //! listing never leaves the root. A directory that changed while it was read is read again, because
-//! POSIX lets a reading miss an entry that is renamed meanwhile; what any of the readings saw counts.
+//! POSIX lets a reading miss an entry that is renamed meanwhile; what any of the readings saw counts. And
+//! when its files have been read, so is the directory once more, for what was renamed in between.
 //! Memory: the names of one directory, the paths of the directories still to be read, and the names and
 //! descriptors of the few parts that wait to be read.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::FileType;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -95,7 +97,7 @@ pub(super) fn walk(files: &Arc<Files>, folder: &ObjectPath, read: Option<u64>, p
         let first = todo.len();
         match list(&files.root, &folder, &mut todo) {
             Ok(None) => {}
-            Ok(Some((dir, names))) => part.add(&Arc::new(Folder { dir, path: folder }), names, parts),
+            Ok(Some((dir, names))) => part.add(Folder::new(dir, folder, names), parts),
             Err(error) => part.fail(files.error("list", &folder, error)),
         }
         if parts.abandoned() {
@@ -108,8 +110,7 @@ pub(super) fn walk(files: &Arc<Files>, folder: &ObjectPath, read: Option<u64>, p
 }
 
 /// Opens a folder and reads its names: folders go to `todo`, all others are returned, and folders that have the
-/// name of an object. `None` if it has
-/// gone since its name was read.
+/// name of an object. `None` if it has gone since its name was read.
 fn list(root: &Root, folder: &ObjectPath, todo: &mut Vec<ObjectPath>) -> Result<Option<(OwnedFd, Found)>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let dir = match root.open(folder.as_str(), flags, Mode::empty()) {
@@ -134,14 +135,31 @@ fn list(root: &Root, folder: &ObjectPath, todo: &mut Vec<ObjectPath>) -> Result<
 struct Folder {
     dir: OwnedFd,
     path: ObjectPath,
+    /// What was listed of it, sorted.
+    names: Found,
+    /// How many of them are still to be looked at.
+    left: AtomicUsize,
+    /// Whether one of them had gone when it was looked at.
+    lost: AtomicBool,
+}
+
+impl Folder {
+    fn new(dir: OwnedFd, path: ObjectPath, names: Found) -> Arc<Self> {
+        let left = AtomicUsize::new(names.len());
+        Arc::new(Self { dir, path, names, left, lost: AtomicBool::new(false) })
+    }
+
+    fn knows(&self, name: &OsString) -> bool {
+        self.names.binary_search_by(|(known, _)| known.cmp(name)).is_ok()
+    }
 }
 
 /// Names that become a part of the listing.
 struct Names {
     files: Arc<Files>,
     read: Option<u64>,
-    /// Open folders with names in them, or why one could not be listed.
-    folders: Vec<std::result::Result<(Arc<Folder>, Found), StoreError>>,
+    /// Open folders and which of their names, or why one could not be listed.
+    folders: Vec<std::result::Result<(Arc<Folder>, Range<usize>), StoreError>>,
     count: usize,
 }
 
@@ -151,16 +169,16 @@ impl Names {
     }
 
     /// Adds the names of a folder, and gives away as many parts as become full.
-    fn add(&mut self, folder: &Arc<Folder>, names: Found, parts: &Parts) {
-        let mut rest = names;
-        while !rest.is_empty() {
-            let after = rest.split_off(rest.len().min(Lister::PART_LEN - self.count));
-            self.count += rest.len();
-            self.folders.push(Ok((Arc::clone(folder), rest)));
+    fn add(&mut self, folder: Arc<Folder>, parts: &Parts) {
+        let mut begin = 0;
+        while begin < folder.names.len() {
+            let end = folder.names.len().min(begin + Lister::PART_LEN - self.count);
+            self.count += end - begin;
+            self.folders.push(Ok((Arc::clone(&folder), begin..end)));
             if self.count == Lister::PART_LEN || self.folders.len() == PART_FOLDERS {
                 self.flush(parts);
             }
-            rest = after;
+            begin = end;
         }
     }
 
@@ -177,19 +195,57 @@ impl Names {
         }
     }
 
-    fn read(self, take: Entries<'_>) -> ControlFlow<()> {
-        for folder in self.folders {
+    fn read(mut self, take: Entries<'_>) -> ControlFlow<()> {
+        for folder in std::mem::take(&mut self.folders) {
             match folder {
-                Ok((folder, names)) => {
-                    for (name, kind) in names {
-                        match entry(&self.files, &folder, &name, kind, self.read) {
-                            Ok(None) => {}
-                            Ok(Some(entry)) => take(Ok(entry))?,
-                            Err(error) => take(Err(self.files.error("list", &folder.path, error)))?,
-                        }
+                Ok((folder, range)) => {
+                    self.read_names(&folder, &folder.names[range.clone()], take)?;
+                    let left = folder.left.fetch_sub(range.len(), Ordering::AcqRel) - range.len();
+                    // Only where contents are read does it matter: by them gc knows what is needed.
+                    if left == 0 && self.read.is_some() {
+                        self.read_late(&folder, take)?;
                     }
                 }
                 Err(error) => take(Err(error))?,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Reads what has come since a folder was listed. While names wait to be looked at, a file may take
+    /// another name, and then it is under neither: so when all have been looked at, the names are read
+    /// again. If one had gone, its file may have taken any other's place, and all are looked at again.
+    fn read_late(&self, folder: &Folder, take: Entries<'_>) -> ControlFlow<()> {
+        let mut seen = HashSet::new();
+        for _ in 1..READINGS {
+            let mut late = match names(folder.dir.as_fd()) {
+                Ok(names) => names,
+                Err(error) => return take(Err(self.files.error("list", &folder.path, error))),
+            };
+            let lost = folder.lost.swap(false, Ordering::AcqRel);
+            late.retain(|(name, kind)| {
+                !kind.is_dir() && (lost || !folder.knows(name) && !seen.contains(name))
+            });
+            if late.is_empty() {
+                break;
+            }
+            self.read_names(folder, &late, take)?;
+            seen.extend(late.into_iter().map(|(name, _)| name));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn read_names(
+        &self,
+        folder: &Folder,
+        names: &[(OsString, FileType)],
+        take: Entries<'_>,
+    ) -> ControlFlow<()> {
+        for (name, kind) in names {
+            match entry(&self.files, folder, name, *kind, self.read) {
+                Ok(None) => folder.lost.store(true, Ordering::Release),
+                Ok(Some(entry)) => take(Ok(entry))?,
+                Err(error) => take(Err(self.files.error("list", &folder.path, error)))?,
             }
         }
         ControlFlow::Continue(())
