@@ -98,13 +98,14 @@ impl<C> Default for Book<C> {
 }
 
 impl<C: Column> Book<C> {
-    /// Adds a sample.
+    /// Adds a sample, and tells whoever waits.
     pub(crate) fn note(&mut self, name: &str, unit: &'static str, goal: Goal<C>, column: C, value: f64) {
         let position = self.measures.iter().position(|measure| measure.name == name).unwrap_or_else(|| {
             self.measures.push(Measure { name: name.to_owned(), unit, goal, samples: BTreeMap::new() });
             self.measures.len() - 1
         });
         self.measures[position].samples.entry(column).or_default().push(value);
+        eprintln!("  {name}: {column} {} {unit}", figure(value));
     }
 
     /// The names of measures that have a goal but not the figures to judge it by.

@@ -76,7 +76,7 @@ pub(crate) struct Scale {
 
 impl Scale {
     const FULL: Self = Self {
-        rounds: 1,
+        rounds: 3,
         refs: 1_000_000,
         bytes: 1024 * MIB,
         tags: 20_000,

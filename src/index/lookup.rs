@@ -1,6 +1,6 @@
 //! What a request asks: one ref, one grant, the names of a proxy. Each is a few descents of a tree.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, Statement, params};
 
 use super::rows::{self, Column, REF_COLUMNS, ref_columns};
 use super::{Index, IndexError, MAX_PAGE};
@@ -60,20 +60,15 @@ impl Index {
         &self,
         keys: impl Iterator<Item = &'k RefKey>,
     ) -> Result<Vec<Option<Ref>>, IndexError> {
-        self.read(|connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            let mut statement = snapshot.prepare_cached(LOOKUP)?;
-            let lookup = |key: &RefKey| {
-                let values = params![
-                    Column(key.proxy.artifact_type),
-                    key.proxy.name.as_str(),
-                    Column(key.area),
-                    key.path.as_str()
-                ];
-                Ok(statement.query_row(values, |row| rows::reference(row, 0)).optional()?)
-            };
-            keys.map(lookup).collect()
-        })
+        self.by_keys(LOOKUP, keys, |row| rows::reference(row, 0))
+    }
+
+    /// What [`Self::last_used`] gives for each of these keys, in their order and of one moment.
+    pub fn last_used_all<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k RefKey>,
+    ) -> Result<Vec<Option<Timestamp>>, IndexError> {
+        self.by_keys(LAST_USED, keys, |row| Ok(row.get::<_, Column<Timestamp>>(0)?.0))
     }
 
     /// What a ref links, in the order of the document; `None` if it has no row, or nobody has looked.
@@ -140,13 +135,36 @@ impl Index {
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, IndexError> {
         self.read(|connection| {
-            let values = params![
-                Column(key.proxy.artifact_type),
-                key.proxy.name.as_str(),
-                Column(key.area),
-                key.path.as_str()
-            ];
-            Ok(connection.prepare_cached(sql)?.query_row(values, read).optional()?)
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(find(&mut statement, key, read)?)
         })
     }
+
+    fn by_keys<'k, T>(
+        &self,
+        sql: &str,
+        keys: impl Iterator<Item = &'k RefKey>,
+        read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<Option<T>>, IndexError> {
+        self.read(|connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            let mut statement = snapshot.prepare_cached(sql)?;
+            keys.map(|key| Ok(find(&mut statement, key, &read)?)).collect()
+        })
+    }
+}
+
+/// Runs a statement about one key.
+fn find<T>(
+    statement: &mut Statement<'_>,
+    key: &RefKey,
+    read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    let values = params![
+        Column(key.proxy.artifact_type),
+        key.proxy.name.as_str(),
+        Column(key.area),
+        key.path.as_str()
+    ];
+    statement.query_row(values, read).optional()
 }

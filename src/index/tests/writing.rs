@@ -186,6 +186,8 @@ fn many_keys_are_looked_up_in_the_order_they_are_asked_for() {
     let found = index.lookup_all(keys.iter()).expect("looked up");
     let targets: Vec<_> = found.iter().map(|row| row.as_ref().map(|row| row.target_digest)).collect();
     assert_eq!(targets, [Some(digest(2)), None, Some(digest(1)), None]);
+    index.touch(&[(key(TAG), at(9))]).expect("touched");
+    assert_eq!(index.last_used_all(keys.iter()).expect("looked up"), [None, None, Some(at(9)), None]);
 }
 
 #[test]

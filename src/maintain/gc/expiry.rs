@@ -87,9 +87,9 @@ pub(super) async fn choose(
         while let Some(page) = scan.next_page().await {
             let page = page?;
             at.progress.advance(page.len() as u64);
-            chosen.extend(page.iter().filter_map(|entry| {
+            let uses = last_uses(at, &page);
+            chosen.extend(page.iter().zip(uses).filter_map(|(entry, last_used)| {
                 let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
-                let last_used = last_used(at, key, entry);
                 let used = Use::of(at, &named, key, reference, last_used);
                 let reason = decide(used, options.unused_for, cut, now)?;
                 Some(Expired { key: key.clone(), reason, last_used })
@@ -110,11 +110,17 @@ fn decide(used: Use, unused_for: Option<Duration>, cut: Option<Use>, now: Timest
     }
 }
 
-/// The later of what the index knows and what was mirrored into the file.
-fn last_used(at: Upkeep<'_>, key: &RefKey, entry: &RefEntry) -> Timestamp {
+/// For each of these refs, the later of what the index knows and what was mirrored into the file.
+fn last_uses(at: Upkeep<'_>, page: &[RefEntry]) -> Vec<Timestamp> {
+    let keys = page.iter().filter_map(|entry| entry.key.as_ref());
     // An index that cannot answer is as good as none.
-    let indexed = at.index.and_then(|index| index.last_used(key).ok().flatten());
-    indexed.map_or(entry.modified, |used| used.max(entry.modified))
+    let indexed = at.index.and_then(|index| index.last_used_all(keys).ok()).unwrap_or_default();
+    let mut indexed = indexed.into_iter();
+    let last_used = |entry: &RefEntry| {
+        let used = entry.key.as_ref().and_then(|_| indexed.next().flatten());
+        used.map_or(entry.modified, |used| used.max(entry.modified))
+    };
+    page.iter().map(last_used).collect()
 }
 
 /// A live blob, and the most recent use of any ref that needs it.
@@ -143,11 +149,12 @@ async fn cut(
     for proxy in at.store.proxies().await? {
         let mut scan = at.store.scan_refs(&proxy);
         while let Some(page) = scan.next_page().await {
-            for entry in page? {
-                note_use(at, named, &proxy, &entry, &mut held, |used| {
-                    unused_for.is_some_and(|period| is_over(used, period, now))
-                })
-                .await?;
+            let page = page?;
+            let uses = last_uses(at, &page);
+            for (entry, used) in page.iter().zip(uses) {
+                if !unused_for.is_some_and(|period| is_over(used, period, now)) {
+                    note_use(at, named, &proxy, entry, used, &mut held).await?;
+                }
             }
         }
     }
@@ -180,20 +187,16 @@ async fn live_blobs(at: Upkeep<'_>) -> Result<Vec<Held>, MaintainError> {
     Ok(held)
 }
 
-/// Notes the use of a ref at all blobs that it needs, unless it expires anyway.
+/// Notes the use of a ref at all blobs that it needs.
 async fn note_use(
     at: Upkeep<'_>,
     named: &Named,
     proxy: &ProxyId,
     entry: &RefEntry,
+    used: Timestamp,
     held: &mut [Held],
-    expires: impl Fn(Timestamp) -> bool,
 ) -> Result<(), MaintainError> {
     let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return Ok(()) };
-    let used = last_used(at, key, entry);
-    if expires(used) {
-        return Ok(());
-    }
     let links = links_of(at.store, at.rules, proxy.artifact_type, reference)
         .await?
         .map_err(|why| MaintainError::UnknownLinks { path: entry.path.clone(), why })?;
