@@ -74,6 +74,24 @@ fn try_list(local: &Local, folder: &str, read: Option<u64>) -> Vec<Result<crate:
 }
 
 #[test]
+fn what_moves_to_another_name_while_a_listing_waits_to_be_read_is_not_missed() {
+    let home = home();
+    for n in 0..3 {
+        home.plant(&format!("refs/{n}.json"), b"x");
+    }
+    let mut lister = home.local.list(&at("refs"), Some(9));
+    let part = lister.next_part().expect("the names are read");
+    fs::rename(home.file("refs/1.json"), home.file("refs/9.json")).expect("moved");
+    let mut found = BTreeSet::new();
+    part.read(&mut |entry| {
+        found.insert(entry.expect("listed").path);
+        ControlFlow::Continue(())
+    });
+    assert!(lister.next_part().is_none());
+    assert_eq!(found, ["0.json", "2.json", "9.json"].map(|name| at(&format!("refs/{name}"))).into());
+}
+
+#[test]
 fn nothing_is_readable_by_others_and_a_root_that_others_may_write_is_refused() {
     let home = home();
     home.put("refs/a/b", b"x").expect("put");

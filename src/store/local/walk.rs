@@ -97,7 +97,7 @@ pub(super) fn walk(files: &Arc<Files>, folder: &ObjectPath, read: Option<u64>, p
         let first = todo.len();
         match list(&files.root, &folder, &mut todo) {
             Ok(None) => {}
-            Ok(Some((dir, names))) => part.add(Folder::new(dir, folder, names), parts),
+            Ok(Some((dir, names))) => part.add(&Folder::new(dir, folder, names), parts),
             Err(error) => part.fail(files.error("list", &folder, error)),
         }
         if parts.abandoned() {
@@ -154,12 +154,15 @@ impl Folder {
     }
 }
 
+/// Some names of a folder: from one to before another.
+type SomeNames = (Arc<Folder>, Range<usize>);
+
 /// Names that become a part of the listing.
 struct Names {
     files: Arc<Files>,
     read: Option<u64>,
     /// Open folders and which of their names, or why one could not be listed.
-    folders: Vec<std::result::Result<(Arc<Folder>, Range<usize>), StoreError>>,
+    folders: Vec<std::result::Result<SomeNames, StoreError>>,
     count: usize,
 }
 
@@ -169,12 +172,12 @@ impl Names {
     }
 
     /// Adds the names of a folder, and gives away as many parts as become full.
-    fn add(&mut self, folder: Arc<Folder>, parts: &Parts) {
+    fn add(&mut self, folder: &Arc<Folder>, parts: &Parts) {
         let mut begin = 0;
         while begin < folder.names.len() {
             let end = folder.names.len().min(begin + Lister::PART_LEN - self.count);
             self.count += end - begin;
-            self.folders.push(Ok((Arc::clone(&folder), begin..end)));
+            self.folders.push(Ok((Arc::clone(folder), begin..end)));
             if self.count == Lister::PART_LEN || self.folders.len() == PART_FOLDERS {
                 self.flush(parts);
             }
