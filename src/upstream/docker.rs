@@ -242,6 +242,10 @@ fn normal_key(key: &str) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use proptest::collection::hash_map;
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn basic(username: &str, password: &str) -> Login {
@@ -345,5 +349,27 @@ mod tests {
         }
         let error = run_helper(Path::new("/nonexistent"), "test", HUB, Duration::from_secs(10)).await;
         assert!(error.expect_err("failed").to_string().contains("`test` cannot be run"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_file_names_a_program_by_a_path_or_makes_it_panic(
+            auths in hash_map("[a-zA-Z:/.é]{0,12}", "[A-Za-z0-9+/=:é]{0,12}", 0..3),
+            helpers in hash_map("[a-z:/.]{0,12}", "[a-z./\\\\ ]{0,4}", 0..2),
+            store in option::of("[a-z./]{0,3}"),
+            broken in option::weighted(0.1, any::<prop::sample::Index>()),
+        ) {
+            let auths: HashMap<_, _> =
+                auths.into_iter().map(|(key, auth)| (key, serde_json::json!({ "auth": auth }))).collect();
+            let file = serde_json::json!({ "auths": auths, "credHelpers": helpers, "credsStore": store });
+            let mut text = file.to_string();
+            text.truncate(broken.map_or(text.len(), |at| text.floor_char_boundary(at.index(text.len()))));
+            if let Some(config) = DockerConfig::parse(text.as_bytes()) {
+                let named = config.helpers.values().chain(&config.store);
+                prop_assert!(named.into_iter().all(|name| !name.is_empty() && !name.contains(['/', '\\', ' '])));
+            }
+        }
     }
 }

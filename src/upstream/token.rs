@@ -157,6 +157,9 @@ fn senseless(what: &str) -> UpstreamError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::upstream::challenge;
 
@@ -225,6 +228,25 @@ mod tests {
             let error = read(document.as_bytes(), Instant::now(), &Limits::default()).expect_err("refused");
             assert!(matches!(error, UpstreamError::Senseless(_)));
             assert!(!format!("{error:?}").contains("ary"), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_token_that_is_taken_can_be_sent_and_ends(
+            token in option::of("[a-zA-Z0-9._~+/=é\n-]{0,20}"),
+            life in prop_oneof![any::<f64>().prop_map(|life| format!("{life:e}")), "[0-9.eE+\"-]{1,20}"],
+            behind in prop_oneof![8 => Just(String::new()), 1 => "[\\[\\]{}:,a-z0-9 ]{0,3}"],
+        ) {
+            let (now, limits) = (Instant::now(), Limits::default());
+            let token = serde_json::json!(token);
+            let document = format!(r#"{{"token":{token},"expires_in":{life}}}{behind}"#);
+            if let Ok(lease) = read(document.as_bytes(), now, &limits) {
+                prop_assert_eq!(&serde_json::json!(lease.value.expose()), &token);
+                prop_assert!(bearer(&lease.value).is_ok() && lease.until >= now && lease.until <= now + MAX_LIFE);
+            }
         }
     }
 }

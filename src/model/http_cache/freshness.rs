@@ -88,9 +88,9 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
     Timestamp::try_from(date).ok()
 }
 
-/// Whole seconds from one moment to a later one; none if it is earlier.
+/// Whole seconds from one moment to a later one, [`MAX_SECONDS`] at most; none if it is earlier.
 fn between(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.as_second() - from.as_second()).unwrap_or(0)
+    u64::try_from(to.as_second() - from.as_second()).unwrap_or(0).min(MAX_SECONDS)
 }
 
 #[cfg(test)]
@@ -127,6 +127,7 @@ mod tests {
             (&[("expires", in_an_hour), ("expires", in_an_hour)], 0),
             // Both clocks run fast: only the difference counts.
             (&[("expires", in_an_hour), ("date", "Sun, 09 Nov 2025 13:00:10 GMT")], 0),
+            (&[("expires", "Thu, 31 Dec 9998 00:00:00 GMT")], MAX_SECONDS),
             (&[], 0),
         ] {
             assert_eq!(of(fields), expected, "{fields:?}");

@@ -108,11 +108,11 @@ fn checksum(line: &str) -> Option<(String, Claim)> {
     Some((name.to_owned(), claim))
 }
 
-/// A path below a root as requests have it: without empty and `.` segments; `None` if it climbs.
+/// A path below a root as requests have it: without empty and `.` segments; `None` if it climbs, or
+/// leads nowhere below the root.
 fn join(root: &str, path: &str) -> Option<String> {
-    let segments = || root.split('/').chain(path.split('/')).filter(|part| !matches!(*part, "" | "."));
-    if segments().any(|part| part == "..") {
-        return None;
-    }
-    Some(segments().collect::<Vec<_>>().join("/"))
+    let segments = |text| str::split(text, '/').filter(|part| !matches!(*part, "" | "."));
+    let all: Vec<&str> = segments(root).chain(segments(path)).collect();
+    let leads_below = segments(path).next().is_some() && !all.contains(&"..");
+    leads_below.then(|| all.join("/"))
 }

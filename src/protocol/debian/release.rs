@@ -27,6 +27,8 @@ const NO_RELEASE: Refusal =
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Release<'d> {
     text: &'d str,
+    /// Whether any line may have `- ` in front, which is not part of it (RFC 9580, section 7.2).
+    dashed: bool,
 }
 
 /// An index file that it names.
@@ -54,7 +56,7 @@ impl<'d> Release<'d> {
         let body = body.or_else(|| rest.find("\r\n\r\n").map(|at| at + 4)).ok_or(NO_INRELEASE)?;
         let (text, signature) = rest[body..].split_once(SIGNATURE).ok_or(NO_INRELEASE)?;
         let (_, after) = signature.split_once(SIGNATURE_END).ok_or(NO_INRELEASE)?;
-        if after.trim().is_empty() { Self::of(text).ok_or(NO_INRELEASE) } else { Err(NO_INRELEASE) }
+        if after.trim().is_empty() { Self::of(text, true).ok_or(NO_INRELEASE) } else { Err(NO_INRELEASE) }
     }
 
     /// Reads a `Release` whose signature is kept apart.
@@ -63,17 +65,17 @@ impl<'d> Release<'d> {
     /// [`Refusal::BadUpstream`] for anything else.
     pub(super) fn plain(document: &'d [u8]) -> Result<Self, Refusal> {
         let text = str::from_utf8(document).map_err(|_| NO_RELEASE)?;
-        Self::of(text).ok_or(NO_RELEASE)
+        Self::of(text, false).ok_or(NO_RELEASE)
     }
 
-    fn of(text: &'d str) -> Option<Self> {
-        let release = Self { text };
+    fn of(text: &'d str, dashed: bool) -> Option<Self> {
+        let release = Self { text, dashed };
         USUAL.iter().any(|name| release.field(name).is_some()).then_some(release)
     }
 
     /// The value of a field, on its own line.
     pub(super) fn field(&self, name: &str) -> Option<&'d str> {
-        self.text.lines().find_map(|line| {
+        self.text_lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
         })
@@ -120,9 +122,18 @@ impl<'d> Release<'d> {
         self.at(path)
     }
 
+    /// The lines of the text as they were before it was signed.
+    fn text_lines(&self) -> impl Iterator<Item = &'d str> + use<'d> {
+        let dashed = self.dashed;
+        self.text.lines().map(move |line| match line.strip_prefix("- ") {
+            Some(rest) if dashed => rest,
+            _ => line,
+        })
+    }
+
     /// The lines of a list of checksums: digits, size, path.
     fn lines(&self, section: &str) -> impl Iterator<Item = (&'d str, &'d str, &'d str)> + use<'d> {
-        let mut lines = self.text.lines();
+        let mut lines = self.text_lines();
         // `find` stops after the line with the field's name.
         let _ = lines.find(|line| {
             line.trim_end().strip_suffix(':').is_some_and(|name| name.eq_ignore_ascii_case(section))

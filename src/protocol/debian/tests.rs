@@ -579,6 +579,7 @@ fn named(path: &str, document: &[u8]) -> (Vec<(String, u64)>, bool) {
 const PACKAGES: &str = "Package: a\nFilename: pool/a_1.deb\nSize: 5\nSHA256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nDescription: x\n Filename: not-this\n\n\
     Package: b\nSHA256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nFilename: ./pool//b_1.deb\n\n\
     Package: climbs\nSHA256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nFilename: ../c.deb\n\n\
+    Package: nowhere\nSHA256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nFilename: ./\n\n\
     Package: unchecked\nFilename: d.deb\n";
 
 #[test]
@@ -636,6 +637,21 @@ fn an_index_that_is_damaged_or_endless_is_left_where_it_ends() {
         assert!(!named(&path, bad).1);
     }
     assert_eq!(named(&path, b"\xff\xfe\n\n: :\n"), (Vec::new(), true));
+}
+
+#[test]
+fn a_dash_that_anybody_may_put_in_front_of_a_signed_line_hides_nothing() {
+    let text = release(true, SATURDAY, &[(HEX, "main/binary-amd64/Packages.xz")]);
+    let dashed = text.lines().fold(String::new(), |dashed, line| dashed + "- " + line + "\n");
+    let (plain, dashed) = (signed(&text), signed(&dashed));
+    let read = |text| Release::signed(text).expect("a Release");
+    let (plain, dashed) = (read(plain.as_bytes()), read(dashed.as_bytes()));
+    assert!(plain.date().is_some() && plain.entries().count() == 1);
+    assert_eq!((dashed.date(), dashed.has_by_hash()), (plain.date(), plain.has_by_hash()));
+    assert_eq!(dashed.entries().collect::<Vec<_>>(), plain.entries().collect::<Vec<_>>());
+    // A signature that is kept apart is over the bytes as they are.
+    let apart = Release::plain(b"- Date: Sat, 22 Nov 2025 10:00:00 UTC\nOrigin: Test\n").expect("a Release");
+    assert_eq!(apart.date(), None);
 }
 
 #[test]
