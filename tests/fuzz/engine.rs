@@ -10,8 +10,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use repoxy::model::{
-    ArtifactType, Claim, Digest, HttpRules, Leave, PathRule, ProxyFacts, ProxyId, ProxyTable, Ref, Resource,
-    Timestamp, Treatment,
+    ArtifactType, Claim, Digest, Heed, HttpRules, Leave, PathRule, ProxyFacts, ProxyId, ProxyTable, Ref,
+    Resource, Timestamp, Treatment,
 };
 use repoxy::protocol::{Companion, Gathered, Gotten, Head, Need, Protocol, Refusal, Route, Unrouted};
 
@@ -38,7 +38,8 @@ pub(crate) static PROXIES: LazyLock<ProxyTable> = LazyLock::new(|| {
             rule("*.tar.gz", Treatment::For(Duration::from_secs(60)), None),
             rule("/never/**", Treatment::NoStore, None),
         ],
-        leave: Leave { heed_clients: true, stale_if_error: Duration::from_secs(60) },
+        leave: Leave { stale_if_error: Duration::from_secs(60) },
+        heed: Heed::Everything,
         keep_redirects: true,
         forward_authorization: true,
         forward_unsafe: true,
@@ -149,6 +150,7 @@ impl World {
                     }
                     // Nothing is cached.
                     Need::Held(resource, otherwise) => gathered.add_document(resource.key, Err(otherwise)),
+                    Need::Fact(inquiry) => gathered.add_fact(inquiry.fact, None),
                     Need::Entry(lookup) => gathered.add_entry(lookup, self.claim),
                 }
             }
