@@ -37,7 +37,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// How much upkeep gives way to whoever serves beside it.
+const UPKEEP_NICENESS: i32 = 10;
+
 fn run(cli: Cli) -> Result<Exit, CliError> {
+    if matches!(cli.command, Command::Gc(_) | Command::Fsck(_) | Command::Reindex(_)) {
+        // Before there are other threads, which inherit it. Where it is not allowed, all are alike.
+        let _ = rustix::process::nice(UPKEEP_NICENESS);
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let ended = runtime.block_on(async {

@@ -315,12 +315,12 @@ fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
     #[expect(clippy::cast_precision_loss, reason = "a small count")]
     let rate = commits as f64 / duration.as_secs_f64();
     book.note("last uses under load: transactions", "1/s", Goal::Limit(1.0), Side::Repoxy, rate);
-    // The second load uses what was used a moment ago, of which nothing is written.
+    // The second load uses what was used a moment ago, of which nothing is written; but all that it asks
+    // for is in memory by now too, so that the two say together how much the first use of a tag costs.
     let again = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
     let name = "last uses under load: throughput";
-    let goal = Goal::AtLeast(0.97, Side::Reference);
-    book.note(name, "answers/s", goal, Side::Repoxy, shown.per_second);
-    book.note(name, "answers/s", goal, Side::Reference, again.per_second);
+    book.note(name, "answers/s", Goal::None, Side::Repoxy, shown.per_second);
+    book.note(name, "answers/s", Goal::None, Side::Reference, again.per_second);
     Ok(())
 }
 
@@ -350,9 +350,13 @@ fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
         expect(&summary, "refs", estate.refs)?;
         expect(&summary, "condemned", estate.orphans)?;
         note(book, "gc --dry-run", &ran, Goal::Limit(15.0));
-        // Half of what is needed: blobs are small, so that only the number of refs makes it long.
-        let (ran, summary) = place.run(&["gc", "--dry-run", "--force", "--max-bytes", "1", "--json"])?;
-        expect(&summary, "expired", estate.refs)?;
+        // A quarter of all bytes, about half of what refs need.
+        let limit = (summary["bytes"].as_u64().unwrap_or_default() / 4).to_string();
+        let arguments = ["gc", "--dry-run", "--force", "--max-bytes", &limit, "--json"];
+        let (ran, summary) = place.run(&arguments)?;
+        if !summary["expired"].as_u64().is_some_and(|expired| (1..estate.refs).contains(&expired)) {
+            return Err(format!("not some of the refs expire: {summary}").into());
+        }
         note(book, "gc --dry-run --max-bytes", &ran, Goal::None);
         let server = place.serve(&items[0].path)?;
         check_some(server.address, &items)?;

@@ -454,14 +454,14 @@ impl Cache {
         if uses.is_empty() {
             return;
         }
-        for (key, at) in &uses {
-            if self.uses.should_mirror(key)
-                && let Err(error) = self.store.touch_ref(key, *at).await
-            {
+        let mirrored: Vec<_> = uses.iter().filter(|(key, _)| self.uses.should_mirror(key)).cloned().collect();
+        // First: a file takes longer than a row.
+        self.writer.touch(uses);
+        for (key, at) in mirrored {
+            if let Err(error) = self.store.touch_ref(&key, at).await {
                 tracing::debug!(%error, %key, "could not mirror a last use");
             }
         }
-        self.writer.touch(uses);
     }
 
     /// Re-reads credentials and certificates of all upstreams; what cannot be read stays as it was.
