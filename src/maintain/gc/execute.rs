@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use futures_util::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
+
 use super::Plan;
 use crate::maintain::links::links_of;
 use crate::maintain::{MaintainError, Step, Upkeep};
@@ -10,6 +12,9 @@ use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp};
 
 /// Rows that are forgotten in one transaction.
 const FORGET_BATCH: usize = 500;
+
+/// Blobs that are condemned at a time: each move is a few system calls on a thread that has to be woken.
+const AT_ONCE: usize = 8;
 
 /// What was done. It may be less than was planned: somebody else may have been quicker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -130,14 +135,17 @@ async fn condemn(
 ) -> Result<(), MaintainError> {
     at.progress.begin(Step::Condemn, Some(plan.condemn.len() as u64));
     let run = run_id(start);
-    for blob in &plan.condemn {
+    let doomed = plan.condemn.iter().filter(|blob| !spared.contains(&(blob.artifact_type, blob.digest)));
+    let mut moves = stream::iter(doomed)
+        .map(|blob| {
+            at.store.condemn(blob.artifact_type, &blob.digest, &run).map_ok(|moved| (moved, blob.size))
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some((moved, size)) = moves.try_next().await? {
         at.progress.advance(1);
-        if spared.contains(&(blob.artifact_type, blob.digest)) {
-            continue;
-        }
-        if at.store.condemn(blob.artifact_type, &blob.digest, &run).await? {
+        if moved {
             tally.condemned += 1;
-            tally.condemned_bytes += blob.size;
+            tally.condemned_bytes += size;
         }
     }
     Ok(())
