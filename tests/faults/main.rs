@@ -13,6 +13,7 @@ mod gc;
 mod index;
 mod matrix;
 mod outage;
+mod power;
 mod reasons;
 mod security;
 mod semantics;

@@ -17,7 +17,6 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
         "a released binary has no way to panic on demand; `src/server/tests.rs` and `src/cache/fill.rs` prove it inside",
     ),
     ("D3", "not built: nothing watches free space; `gc --max-bytes` bounds what is kept"),
-    ("D17", "needs root, a loop device and an ioctl that shuts a file system down"),
     ("E14", "a million refs are 4 GB of small files and minutes of work for each run"),
     ("S13", "waits for users"),
     ("S14", "waits for users"),
@@ -67,6 +66,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("D5", "the bytes of a blob; a document is D6's second test"),
     ("D12", "pages in a pattern, not at random"),
     ("D13", "for as long as sixty pulls take, not a minute"),
+    ("D17", "on ext4 and XFS; needs root and a loop device, and fails where there is none"),
     ("D18", "passed through as D1"),
     (
         "D20",

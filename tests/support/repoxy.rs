@@ -251,6 +251,11 @@ impl Repoxy {
         self.command(arguments).output().expect("the binary runs")
     }
 
+    /// Runs the binary to its end, under the wrapper.
+    pub fn run_wrapped(&self, arguments: &[&str]) -> Output {
+        self.wrapped(arguments).output().expect("the wrapper runs")
+    }
+
     /// The directory with the configuration, for further files of a test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
