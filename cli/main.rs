@@ -14,6 +14,7 @@ mod progress;
 #[cfg(test)]
 mod reference;
 mod settings;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -37,13 +38,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// How much upkeep gives way to whoever serves beside it.
-const UPKEEP_NICENESS: i32 = 10;
-
 fn run(cli: Cli) -> Result<Exit, CliError> {
     if matches!(cli.command, Command::Gc(_) | Command::Fsck(_) | Command::Reindex(_)) {
         // Before there are other threads, which inherit it. Where it is not allowed, all are alike.
-        let _ = rustix::process::nice(UPKEEP_NICENESS);
+        let _ = rustix::process::nice(upkeep::NICENESS);
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;

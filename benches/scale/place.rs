@@ -97,7 +97,7 @@ impl Place {
             )
         });
         let text = format!(
-            "root = \"file://{}\"\nindex = \"{}\"\n{listen}[log]\nlevel = \"warn\"\n{}",
+            "root = \"file://{}\"\nindex = \"{}\"\n{listen}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n{}",
             self.estate.root().display(),
             self.index().display(),
             proxies.collect::<String>()

@@ -131,7 +131,7 @@ impl Yard {
         fs::write(
             &config,
             format!(
-                "root = \"file://{place}/root\"\nlisten = \"{address}\"\n{hot_bytes}[log]\nlevel = \"warn\"\n\
+                "root = \"file://{place}/root\"\nlisten = \"{address}\"\n{hot_bytes}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n\
                  [[proxy]]\ntype = \"container\"\nname = \"hub\"\nupstream = \"http://{upstream}\"\n\
                  default = true\nttl = \"7d\"\n"
             ),

@@ -55,6 +55,7 @@ pub(crate) async fn run(global: &Global, args: &GcArgs) -> Result<Exit, CliError
         grace: args.grace.unwrap_or(config.gc.grace),
         unused_for: args.unused_for.or(config.gc.unused_for),
         max_bytes: args.max_bytes.or(config.gc.max_bytes),
+        in_use: None,
         force: args.force,
         accept_clock: args.accept_clock,
         dry_run: args.dry_run,

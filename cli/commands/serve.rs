@@ -6,40 +6,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::task::spawn_blocking;
 
 use repoxy::cache::{Cache, Parts};
 use repoxy::config::{self, Config, Proxy, SecretFrom};
-use repoxy::index::{Handle, Notice, Options, RefQuery, Writer};
-use repoxy::maintain::results::{self, Task};
-use repoxy::maintain::{self, NoProgress};
-use repoxy::model::{Area, Clock as _, ProxyId, SystemClock, Timestamp};
+use repoxy::model::{Clock as _, ProxyId, SystemClock, Timestamp};
 use repoxy::protocol;
 use repoxy::server::{App, Lifecycle, Server, Settings, TlsFiles, TlsReload, stop_signals};
-use repoxy::store::{Session, Store};
+use repoxy::store::{Limits, Session, Store};
 use repoxy::upstream::{self, SecretSource, Upstream};
 
 use crate::args::{Global, ServeArgs};
 use crate::exit::{CliError, Exit};
+use crate::upkeep::{self, Kept};
 use crate::{logging, settings};
-
-/// How often the index is looked after.
-const TICK: Duration = Duration::from_secs(1);
-/// The most reading connections to the index, one for each worker thread.
-const MAX_READERS: u32 = 16;
-/// How often last uses are flushed, in ticks.
-const FLUSH_EVERY: u32 = 5;
-/// How often the metrics are told until when cached content says that it is valid, in ticks.
-const TELL_DATES_EVERY: u32 = 10;
-/// The most dates of one proxy that the metrics are told.
-const MAX_DATES: usize = 500;
-/// How long to wait before a rebuild that failed is tried again.
-const REBUILD_AGAIN: Duration = Duration::from_secs(30);
 
 /// Runs the server to its end.
 pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliError> {
@@ -56,7 +39,8 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     let _oversize = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let metrics = PrometheusBuilder::new().install_recorder()?;
 
-    let store = Arc::new(Store::create(&config.root).await?);
+    let limits = Limits { max_bytes: config.gc.max_bytes, min_free: config.gc.min_free };
+    let store = Arc::new(Store::create(&config.root).await?.within(limits));
     let (session, proofs_since) = begin(&store).await;
     let served = serve(&config, store, proofs_since, metrics).await;
     if let Some(session) = session
@@ -96,8 +80,7 @@ async fn serve(
     let server = Server::bind(server_settings(config, &instance), app).await?;
     let stops = stop_signals().map_err(CliError::Runtime)?;
     announce(&server, config);
-    let dated = dated(config);
-    let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, dated));
+    let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, upkeep::dated(config)));
     let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
     lifecycle.set_ready();
     tokio::spawn(prepare(kept.store.clone(), config.proxies.iter().map(|proxy| proxy.id.clone()).collect()));
@@ -133,26 +116,6 @@ async fn prepare(store: Arc<Store>, proxies: Vec<ProxyId>) {
             tracing::warn!(error, %proxy, "the store takes no files for now");
         }
     }
-}
-
-/// How to find, for each proxy, the facts that say until when content is valid.
-fn dated(config: &Config) -> Vec<RefQuery> {
-    metrics::describe_gauge!(
-        "repoxy_valid_until_seconds",
-        "Until when clients accept what is cached, in seconds since 1970, by proxy and path"
-    );
-    let query = |proxy: &Proxy| {
-        let kind = (settings::RULES)(proxy.id.artifact_type)?.dated_kind()?;
-        Some(RefQuery {
-            artifact_type: Some(proxy.id.artifact_type),
-            proxy: Some(proxy.id.name.clone()),
-            area: Some(Area::Meta),
-            kind: Some(kind.to_owned()),
-            limit: MAX_DATES,
-            ..RefQuery::default()
-        })
-    };
-    config.proxies.iter().filter_map(query).collect()
 }
 
 /// Says where clients find the server.
@@ -246,85 +209,5 @@ async fn reload_on_hangup(cache: Arc<Cache>, tls: TlsReload) {
         if reloaded.await.is_ok() {
             tracing::info!("credentials and certificates were read again");
         }
-    }
-}
-
-/// What a running server looks after beside requests.
-#[derive(Debug, Clone)]
-struct Kept {
-    store: Arc<Store>,
-    index: Arc<Handle>,
-    writer: Writer,
-}
-
-impl Kept {
-    fn open(config: &Config, store: Arc<Store>) -> Result<Self, CliError> {
-        let readers = std::thread::available_parallelism().map_or(2, |count| {
-            u32::try_from(count.get()).map_or(MAX_READERS, |count| count.min(MAX_READERS))
-        });
-        let options = Options { readers, ..Options::default() };
-        let index = Arc::new(Handle::open(config.index.clone(), options));
-        let writer = Writer::start(Arc::clone(&index)).map_err(CliError::Runtime)?;
-        Ok(Self { store, index, writer })
-    }
-
-    /// Once a second: notices what has become of the index, rebuilds it if it has to be, and flushes
-    /// last uses.
-    async fn tend(self, cache: Arc<Cache>, metrics: PrometheusHandle, dated: Vec<RefQuery>) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut rebuilding = self.rebuild_if_needed();
-        for tick in 0_u32.. {
-            ticks.tick().await;
-            match self.index.tick() {
-                Notice::Changed | Notice::Rebuild => cache.drop_ready(),
-                Notice::Nothing | Notice::Away => {}
-            }
-            if rebuilding.as_ref().is_none_or(JoinHandle::is_finished) {
-                rebuilding = self.rebuild_if_needed();
-            }
-            if tick % FLUSH_EVERY == 0 {
-                cache.flush_uses().await;
-                results::show(&self.store).await;
-                metrics.run_upkeep();
-            }
-            if tick % TELL_DATES_EVERY == 0 {
-                self.tell_dates(&dated);
-            }
-        }
-    }
-
-    /// Tells the metrics until when cached content says that it is valid. Clients refuse what is not, and
-    /// nothing else shows it: the content is served all the same.
-    fn tell_dates(&self, dated: &[RefQuery]) {
-        let Some(index) = self.index.get() else { return };
-        let rows = dated.iter().filter_map(|query| index.query(query).ok()).flat_map(|page| page.rows);
-        for row in rows {
-            if let Some(until) = row.reference.valid_until() {
-                let (proxy, path) = (row.key.proxy.to_string(), row.key.path.to_string());
-                let until = until.as_duration().as_secs_f64();
-                metrics::gauge!("repoxy_valid_until_seconds", "proxy" => proxy, "path" => path).set(until);
-            }
-        }
-    }
-
-    /// Starts a rebuild if the index is there and does not know everything.
-    fn rebuild_if_needed(&self) -> Option<JoinHandle<()>> {
-        let index = self.index.get().filter(|index| !index.is_complete())?;
-        let store = Arc::clone(&self.store);
-        Some(tokio::spawn(async move {
-            let ended = maintain::reindex(&store, &index, settings::RULES, &NoProgress).await;
-            results::note(&store, &SystemClock, Task::Reindex, &ended).await;
-            match ended {
-                Ok(rebuilt) => tracing::info!(refs = rebuilt.refs, "the index was rebuilt"),
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the index could not be rebuilt, the files answer"
-                    );
-                    sleep(REBUILD_AGAIN).await;
-                }
-            }
-        }))
     }
 }

@@ -35,7 +35,7 @@ use url::Url;
 
 use self::error::{Problem, nearest};
 use self::reader::{Reader, Section, Text};
-use crate::model::ProxyTable;
+use crate::model::{ProxyTable, Share};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
 const DEFAULT_TLS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
@@ -99,6 +99,8 @@ pub struct Gc {
     pub grace: Duration,
     /// The most bytes to keep; no limit if absent.
     pub max_bytes: Option<u64>,
+    /// What a server leaves free on the disk; a rule of its own if absent.
+    pub min_free: Option<Share>,
     /// How long something may be unused before it goes; for ever if absent.
     pub unused_for: Option<Duration>,
 }
@@ -344,11 +346,13 @@ impl Load<'_> {
         let mut section = top.section("gc")?;
         let grace = self.reader.one(&mut section, "grace", values::duration)?;
         let max_bytes = self.reader.one(&mut section, "max_bytes", values::size)?;
+        let min_free = self.reader.one(&mut section, "min_free", values::share)?;
         let unused_for = self.reader.one(&mut section, "unused_for", values::wait)?;
         section.finish()?;
         Ok(Gc {
             grace: grace.map_or(DEFAULT_GRACE, |set| set.value),
             max_bytes: max_bytes.map(|set| set.value),
+            min_free: min_free.map(|set| set.value),
             unused_for: unused_for.map(|set| set.value),
         })
     }

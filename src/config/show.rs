@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Value;
 
 use super::proxies::{Credentials, Proxy, SecretFrom};
-use super::values::{show_duration, show_size};
+use super::values::{show_duration, show_share, show_size};
 use super::{Config, LogFormat};
 use crate::model::{Heed, PathRule, Treatment};
 
@@ -31,6 +31,7 @@ pub(super) fn write(config: &Config, f: &mut Formatter<'_>) -> Result {
     lines.section("[gc]", "gc")?;
     lines.line("grace", Some(show_duration(config.gc.grace)))?;
     lines.line("max_bytes", config.gc.max_bytes.map(show_size))?;
+    lines.line("min_free", config.gc.min_free.map(show_share))?;
     lines.line("unused_for", config.gc.unused_for.map(show_duration))?;
     lines.section("[log]", "log")?;
     lines.line("format", Some(if config.log.format == LogFormat::Json { "json" } else { "text" }))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::{ArtifactType, Heed, Leave, Treatment};
+use crate::model::{ArtifactType, Heed, Leave, Share, Treatment};
 
 /// A directory with a home, an `/etc` and a working directory of its own.
 struct Machine {
@@ -69,6 +69,7 @@ key = "key.pem"
 grace = "24h"
 max_bytes = "200GiB"
 unused_for = "30d"
+min_free = "7%"
 [log]
 format = "json"
 level = "debug"
@@ -109,7 +110,8 @@ fn without_a_file_everything_has_a_default() {
     assert_eq!((config.file, config.root.as_str()), (None, root.to_str().expect("text")));
     assert_eq!(config.listen, ["127.0.0.1:7080".parse().expect("valid")]);
     assert_eq!(config.index, Some(root.join("index")));
-    assert_eq!(config.gc, Gc { grace: Duration::from_secs(86_400), max_bytes: None, unused_for: None });
+    let gc = Gc { grace: Duration::from_secs(86_400), max_bytes: None, min_free: None, unused_for: None };
+    assert_eq!(config.gc, gc);
     assert_eq!(config.log, Log { format: LogFormat::Text, level: LevelFilter::INFO });
     assert_eq!((config.tls, config.public_url, config.warnings), (None, None, Vec::new()));
     let proxies: Vec<_> =
@@ -158,6 +160,7 @@ fn a_full_file_is_read_as_it_is_written() {
     let gc = Gc {
         grace: Duration::from_secs(86_400),
         max_bytes: Some(200 << 30),
+        min_free: Some(Share::Percent(7)),
         unused_for: Some(Duration::from_secs(30 * 86_400)),
     };
     assert_eq!(config.gc, gc);
@@ -340,7 +343,7 @@ fn each_mistake_has_its_place_and_a_hint() {
         ("[gc]\ngrase = '1h'", "2:1: unknown key `grase` in `gc`\nhint: did you mean `grace`?"),
         (
             "[gc]\nzzz = 1\n",
-            "2:1: unknown key `zzz` in `gc`\nhint: known are `grace`, `max_bytes`, `unused_for`",
+            "2:1: unknown key `zzz` in `gc`\nhint: known are `grace`, `max_bytes`, `min_free`, `unused_for`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupsteam = 'https://a'\n",
@@ -567,6 +570,7 @@ fn what_is_shown_is_a_configuration_with_masked_secrets_and_their_places() {
         "password_env = \"HUB_TOKEN\"  # ",
         "format = \"json\"  # ",
         "max_bytes = \"200GiB\"  # ",
+        "min_free = \"7%\"  # ",
         "repoxy.toml:13:14\n",
     ] {
         assert!(shown.contains(line), "{line} is not in\n{shown}");

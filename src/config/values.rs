@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::error::Problem;
+use crate::model::Share;
 
 /// A password or token. Shown as `***`, whatever it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,6 +45,9 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
 ];
 
+/// The most of a disk that may be asked to stay free: a cache that may keep nothing is none.
+const MAX_PERCENT: u8 = 90;
+
 /// A whole number and a unit, as a multiple of the smallest; `None` also if it does not fit.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -74,6 +78,27 @@ pub(super) fn size(text: &str) -> Result<u64, Problem> {
         Problem::new(format!("`{text}` is not a size"))
             .hint("write a whole number and a unit: `500MB`, `200GiB`, `2TiB`")
     })
+}
+
+/// A part of the disk such as `20GiB` or `5%`.
+pub(super) fn share(text: &str) -> Result<Share, Problem> {
+    let Some(percent) = text.strip_suffix('%') else {
+        return size(text).map(Share::Bytes).map_err(|problem| {
+            problem.hint("write a whole number and a unit, or a percentage: `20GiB`, `5%`")
+        });
+    };
+    match percent.trim_end().parse() {
+        Ok(percent @ 0..=MAX_PERCENT) => Ok(Share::Percent(percent)),
+        _ => Err(Problem::new(format!("`{text}` is not a percentage from 0 to {MAX_PERCENT}"))),
+    }
+}
+
+/// A share in the notation that [`share`] reads.
+pub(super) fn show_share(share: Share) -> String {
+    match share {
+        Share::Bytes(bytes) => show_size(bytes),
+        Share::Percent(percent) => format!("{percent}%"),
+    }
 }
 
 /// A duration in the notation that [`duration`] reads, in the largest unit that says it exactly.
@@ -199,6 +224,22 @@ mod tests {
         }
         for bad in ["", "GB", "-1GB", "1.5GB", "1 parsec", "1G", "99999999TiB"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_size_or_a_percentage() {
+        for (text, value) in [
+            ("5%", Share::Percent(5)),
+            ("0 %", Share::Percent(0)),
+            ("20GiB", Share::Bytes(20 << 30)),
+            ("0", Share::Bytes(0)),
+        ] {
+            assert_eq!(share(text).expect(text), value, "{text}");
+            assert_eq!(share(&show_share(value)).expect(text), value, "{text}");
+        }
+        for bad in ["%", "91%", "-1%", "5.5%", "5 percent", ""] {
+            assert!(share(bad).is_err(), "{bad}");
         }
     }
 

@@ -11,12 +11,14 @@ mod error;
 mod fixture;
 pub mod fsck;
 pub mod gc;
+mod keeper;
 mod links;
 mod progress;
 mod reindex;
 pub mod results;
 
 pub use error::MaintainError;
+pub use keeper::{Made, make_room};
 pub use progress::{NoProgress, Progress, Step};
 pub use reindex::{Rebuilt, reindex, survey};
 

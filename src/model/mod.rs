@@ -12,6 +12,7 @@ mod name;
 mod reference;
 mod resource;
 mod rules;
+mod share;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use digest::{Algorithm, Checksum, Digest, DigestError, Hashed, Hasher};
@@ -21,3 +22,4 @@ pub use name::{ArtifactType, NameError, ProxyFacts, ProxyId, ProxyName, ProxyTab
 pub use reference::{Http, Ref, RefError};
 pub use resource::{Asked, Delivery, Freshness, Heed, Leave, MediaType, Resource, Source};
 pub use rules::{CATALOGUE_MAX_LEN, Claim, Descriptor, RefRules};
+pub use share::Share;

@@ -81,6 +81,15 @@ pub struct Stat {
     pub regular: bool,
 }
 
+/// How much room there is for objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that can still be written.
+    pub free: u64,
+    /// Bytes in all, those of others included.
+    pub total: u64,
+}
+
 /// One object of a listing.
 #[derive(Debug)]
 pub struct Entry {
@@ -101,6 +110,11 @@ pub struct Entry {
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The directory that holds the objects, if this is a local disk.
     fn local_dir(&self) -> Option<&Path> {
+        None
+    }
+
+    /// How much room there is, now; `None` if nobody can tell, or there is no end to it.
+    fn space(&self) -> Option<Space> {
         None
     }
 

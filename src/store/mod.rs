@@ -18,6 +18,7 @@ mod local;
 mod mapped;
 mod memory;
 mod recent;
+mod room;
 mod scan;
 mod session;
 mod staged;
@@ -31,15 +32,17 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
-pub use backend::{Answer, Backend, Entry, Lister, ObjectPath, Stat, StoreLock, Upload};
+pub use backend::{Answer, Backend, Entry, Lister, ObjectPath, Space, Stat, StoreLock, Upload};
 pub use blob::Blob;
 pub(crate) use buffers::FRAME;
 pub use error::StoreError;
+pub use room::{Limits, Pressure};
 pub use scan::{BlobEntry, RefEntry, Scan, TrashEntry};
 pub use session::Session;
 pub use staged::{Sealed, Staged, StagedReader};
 pub use window::{Found, Mark};
 
+use self::room::{Promise, Promised, Room};
 use crate::model::{Area, ArtifactType, Checksum, Digest, Hasher, ProxyId, Ref, RefKey, Timestamp};
 
 /// The longest `FORMAT` file that is read, in bytes.
@@ -55,6 +58,7 @@ static EMPTY: LazyLock<Digest> = LazyLock::new(|| Digest::of(&[]));
 #[derive(Debug, Clone)]
 pub struct Store {
     backend: Arc<dyn Backend>,
+    room: Arc<Room>,
 }
 
 impl Store {
@@ -83,7 +87,7 @@ impl Store {
         let shown = path.display().to_string();
         let local = blocking(move || local::Local::open(&path)).await?;
         check_mounts(&local).await?;
-        let store = Self { backend: Arc::new(local) };
+        let store = Self::on(Arc::new(local));
         if store.backend.stat(&layout::types()).await?.is_none() {
             return Err(StoreError::NoStore(shown));
         }
@@ -93,8 +97,13 @@ impl Store {
         Ok(store)
     }
 
+    fn on(backend: Arc<dyn Backend>) -> Self {
+        scan::prepare();
+        Self { backend, room: Arc::new(Room::new(None)) }
+    }
+
     async fn formatted(backend: Arc<dyn Backend>, root: &str) -> Result<Self, StoreError> {
-        let store = Self { backend };
+        let store = Self::on(backend);
         for artifact_type in ArtifactType::ALL {
             if !store.check_format(artifact_type, root).await? {
                 let (path, staging) = (layout::format(artifact_type), layout::config_staging(artifact_type));
@@ -213,7 +222,14 @@ impl Store {
     ///
     /// If there is no room for it, or no way to write, it passes by unstored: see [`Staged::unstored`].
     pub async fn stage(&self, proxy: &ProxyId, expected_size: Option<u64>, expect: &[Checksum]) -> Staged {
-        let upload = self.backend.upload(&layout::staging(proxy)).await;
+        let path = layout::staging(proxy);
+        let upload = match Promise::new(&self.room, &self.backend, &path, expected_size.unwrap_or(0)) {
+            Ok(promise) => {
+                let upload = self.backend.upload(&path).await;
+                upload.map(|upload| Box::new(Promised { upload, promise }) as Box<dyn Upload>)
+            }
+            Err(why) => Err(why),
+        };
         Staged::new(proxy.artifact_type, upload, expected_size, expect)
     }
 

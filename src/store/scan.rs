@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
@@ -22,6 +22,15 @@ pub(super) const PAGE_BYTES: usize = 1 << 20;
 const READ_AHEAD: usize = 4;
 /// The most threads that read: more wait for each other and for whoever takes the pages.
 const MAX_READERS: usize = 4;
+
+/// How many threads read. Asked for once: the system answers from files, outside of the store.
+static READERS: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, |count| count.get().min(MAX_READERS)));
+
+/// Asks for what scans need to know, so that none of them has to.
+pub(super) fn prepare() {
+    LazyLock::force(&READERS);
+}
 
 /// Some entries, or why a part of the walk could not be had; what comes after is walked all the same.
 type Page<T> = Result<Vec<T>, StoreError>;
@@ -67,8 +76,7 @@ impl<T: Send + 'static> Scan<T> {
         let (ordered, parts) = mpsc::channel(READ_AHEAD);
         let listing = Listing { backend, folders: folders.into_iter(), read, current: None, ordered };
         let shared = Arc::new((Mutex::new(listing), convert));
-        let readers = thread::available_parallelism().map_or(1, |count| count.get().min(MAX_READERS));
-        for started in 0..readers {
+        for started in 0..*READERS {
             let reader = Arc::clone(&shared);
             let thread = thread::Builder::new().name("store-scan".into()).spawn(move || {
                 while let Some((part, pages)) = Listing::next(&reader.0) {

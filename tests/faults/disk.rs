@@ -14,20 +14,34 @@ use crate::support::{Blob, Got, Manifest, Origin, Repoxy, eventually, proxy};
 const MIB: usize = 1 << 20;
 const NOTHING: [PathBuf; 0] = [];
 
-/// A server whose root is a file system of its own, in memory and seen by this process alone.
-fn on_tmpfs(config: &str, options: &str) -> Repoxy {
-    let mut repoxy = Repoxy::stopped(config);
-    std::fs::create_dir_all(repoxy.root()).expect("writable");
-    let script = format!("mount -t tmpfs -o {options},mode=0750 none \"$0\" && exec \"$@\"");
-    let root = repoxy.root();
-    let root = root.to_str().expect("text");
-    repoxy.run_under(&["unshare", "--map-root-user", "--mount", "sh", "-c", &script, root]);
+/// Starts a server whose root is a file system of its own, in memory and seen by this process alone.
+pub(super) fn on_tmpfs(mut repoxy: Repoxy, options: &str) -> Repoxy {
+    within_tmpfs(&mut repoxy, options);
     repoxy.start();
     repoxy
 }
 
+/// From the next start on a server's root is such a file system, with a copy of what is there now.
+pub(super) fn within_tmpfs(repoxy: &mut Repoxy, options: &str) {
+    let seed = repoxy.dir().join("seed");
+    std::fs::create_dir_all(repoxy.root()).expect("writable");
+    std::fs::rename(repoxy.root(), &seed).expect("writable");
+    std::fs::create_dir(repoxy.root()).expect("writable");
+    let script = format!(
+        "mount -t tmpfs -o {options},mode=0750 none \"$0\" && cp -a \"$1/.\" \"$0\" && shift && exec \"$@\""
+    );
+    let (root, seed) = (repoxy.root(), seed.to_str().expect("text").to_owned());
+    let root = root.to_str().expect("text");
+    repoxy.run_under(&["unshare", "--map-root-user", "--mount", "sh", "-c", &script, root, &seed]);
+}
+
+/// A server that is not started yet, and looks at no disk: it has to be told by it.
+fn stopped(origin: &Origin) -> Repoxy {
+    Repoxy::stopped(&proxy(origin, "ttl = \"1h\""))
+}
+
 /// A path below the root as the server sees it.
-fn inside(repoxy: &Repoxy, below: &str) -> PathBuf {
+pub(super) fn inside(repoxy: &Repoxy, below: &str) -> PathBuf {
     let root = format!("/proc/{}/root{}", repoxy.pid().as_raw_nonzero(), repoxy.root().display());
     Path::new(&root).join(below)
 }
@@ -49,11 +63,13 @@ fn run_beside(repoxy: &Repoxy, arguments: &[&str]) -> Output {
 }
 
 /// The files below a directory.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let Ok(entries) = std::fs::read_dir(dir) else { return files };
     for entry in entries {
-        let path = entry.expect("readable").path();
+        // What goes meanwhile is not there.
+        let Ok(entry) = entry else { continue };
+        let path = entry.path();
         if path.is_dir() { files.append(&mut self::files(&path)) } else { files.push(path) }
     }
     files.sort();
@@ -96,7 +112,7 @@ async fn assert_no_harm(origin: &Origin, repoxy: &Repoxy, image: &Manifest, size
 const UNSTORED: &str = "repoxy_unstored_total{proxy=\"container/hub\"}";
 
 /// Clients get what upstream has, stored or not, each time anew; it is counted, and the log says why.
-async fn assert_passed_through(origin: &Origin, repoxy: &Repoxy, size: usize) {
+pub(super) async fn assert_passed_through(origin: &Origin, repoxy: &Repoxy, size: usize) {
     let blob = origin.blob("library/app", size);
     let other = origin.image("library/other", "1.0", 1, 10);
     for times in 1..=2 {
@@ -126,7 +142,7 @@ async fn assert_document_passed(origin: &Origin, repoxy: &Repoxy) {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_a_full_disk_takes_nothing_from_hits_and_leaves_nothing_half() {
     let origin = Origin::start().await;
-    let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=8m");
+    let repoxy = on_tmpfs(stopped(&origin), "size=8m");
     let image = pulled(&origin, &repoxy).await;
     assert_no_harm(&origin, &repoxy, &image, 20 * MIB).await;
     // There is room again: what failed is not remembered.
@@ -138,7 +154,7 @@ async fn d1_a_full_disk_takes_nothing_from_hits_and_leaves_nothing_half() {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_with_a_full_disk_misses_are_passed_through() {
     let origin = Origin::start().await;
-    let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=8m");
+    let repoxy = on_tmpfs(stopped(&origin), "size=8m");
     pulled(&origin, &repoxy).await;
     assert_passed_through(&origin, &repoxy, 20 * MIB).await;
 }
@@ -161,7 +177,7 @@ async fn together(repoxy: &Arc<Repoxy>, path: &str, count: usize) -> Vec<Got> {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_with_a_full_disk_many_clients_of_one_blob_all_get_its_bytes() {
     let origin = Origin::start().await;
-    let repoxy = Arc::new(on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=8m"));
+    let repoxy = Arc::new(on_tmpfs(stopped(&origin), "size=8m"));
     for size in [20 * MIB, 9 * MIB] {
         let blob = origin.blob("library/app", size);
         for got in together(&repoxy, &blob.path, 8).await {
@@ -174,7 +190,7 @@ async fn d1_with_a_full_disk_many_clients_of_one_blob_all_get_its_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_with_a_full_disk_a_flipped_bit_is_cut_and_never_completed() {
     let origin = Origin::start().await;
-    let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=8m");
+    let repoxy = on_tmpfs(stopped(&origin), "size=8m");
     let size = 20 * MIB;
     // In what was stored for a while, in what was not, and at the very end.
     for at in [500, 15 * MIB, size - 1] {
@@ -188,7 +204,7 @@ async fn d1_with_a_full_disk_a_flipped_bit_is_cut_and_never_completed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_with_a_full_disk_content_named_by_another_checksum_is_passed_through() {
     let origin = Origin::start().await;
-    let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=8m");
+    let repoxy = on_tmpfs(stopped(&origin), "size=8m");
     for size in [20 * MIB, 9 * MIB] {
         let bytes = origin.blob("library/app", size).bytes;
         let mut path = String::from("/v2/library/app/blobs/sha512:");
@@ -211,7 +227,7 @@ fn exhaust_inodes(repoxy: &Repoxy) {
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_a_disk_without_inodes_takes_nothing_from_hits() {
     let origin = Origin::start().await;
-    let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=64m,nr_inodes=400");
+    let repoxy = on_tmpfs(stopped(&origin), "size=64m,nr_inodes=400");
     let image = pulled(&origin, &repoxy).await;
     exhaust_inodes(&repoxy);
     assert_no_harm(&origin, &repoxy, &image, MIB).await;
@@ -220,7 +236,7 @@ async fn d2_a_disk_without_inodes_takes_nothing_from_hits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_without_inodes_misses_are_passed_through() {
     let origin = Origin::start().await;
-    let repoxy = on_tmpfs(&proxy(&origin, "ttl = \"1h\""), "size=64m,nr_inodes=400");
+    let repoxy = on_tmpfs(stopped(&origin), "size=64m,nr_inodes=400");
     pulled(&origin, &repoxy).await;
     exhaust_inodes(&repoxy);
     assert_passed_through(&origin, &repoxy, MIB).await;

@@ -15,6 +15,7 @@ mod matrix;
 mod outage;
 mod power;
 mod reasons;
+mod room;
 mod security;
 mod semantics;
 mod transfer;

@@ -4,8 +4,6 @@
 //! A TTL that has ended is no reason: the ref is asked about again when it is used, and it is what
 //! is served while upstream is away.
 
-use std::time::Duration;
-
 use super::Options;
 use super::named::Named;
 use super::plan::is_over;
@@ -76,7 +74,7 @@ pub(super) async fn choose(
     let (named, cut) = match options.max_bytes {
         Some(max_bytes) => {
             let named = Named::read(at).await?;
-            let cut = cut(at, &named, options.unused_for, max_bytes, now).await?;
+            let cut = cut(at, &named, options, max_bytes, now).await?;
             (named, cut)
         }
         None => (Named::default(), None),
@@ -91,7 +89,7 @@ pub(super) async fn choose(
             chosen.extend(page.iter().zip(uses).filter_map(|(entry, last_used)| {
                 let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
                 let used = Use::of(at, &named, key, reference, last_used);
-                let reason = decide(used, options.unused_for, cut, now)?;
+                let reason = decide(used, options, cut, now)?;
                 Some(Expired { key: key.clone(), reason, last_used })
             }));
         }
@@ -100,14 +98,19 @@ pub(super) async fn choose(
 }
 
 /// Whether a ref expires, and why.
-fn decide(used: Use, unused_for: Option<Duration>, cut: Option<Use>, now: Timestamp) -> Option<Reason> {
-    if unused_for.is_some_and(|period| is_over(used.at, period, now)) {
+fn decide(used: Use, options: &Options, cut: Option<Use>, now: Timestamp) -> Option<Reason> {
+    if options.unused_for.is_some_and(|period| is_over(used.at, period, now)) {
         Some(Reason::Unused)
-    } else if cut.is_some_and(|cut| used <= cut) {
+    } else if cut.is_some_and(|cut| used <= cut) && !is_in_use(used, options, now) {
         Some(Reason::OverLimit)
     } else {
         None
     }
+}
+
+/// Whether a ref stays whatever the limit.
+fn is_in_use(used: Use, options: &Options, now: Timestamp) -> bool {
+    options.in_use.is_some_and(|period| !is_over(used.at, period, now))
 }
 
 /// For each of these refs, the later of what the index knows and what was mirrored into the file.
@@ -133,7 +136,7 @@ struct Held {
 }
 
 /// The most recent use that has to expire so that the blobs which the remaining refs need are at
-/// most `max_bytes`; `None` if they are already.
+/// most `max_bytes`, as far as what is in use allows; `None` if they are already.
 ///
 /// A blob stays needed while any ref that needs it stays, so it goes with the most recently used of
 /// them: the blobs in the order of those uses are the order in which bytes become free. This takes
@@ -141,7 +144,7 @@ struct Held {
 async fn cut(
     at: Upkeep<'_>,
     named: &Named,
-    unused_for: Option<Duration>,
+    options: &Options,
     max_bytes: u64,
     now: Timestamp,
 ) -> Result<Option<Use>, MaintainError> {
@@ -152,7 +155,7 @@ async fn cut(
             let page = page?;
             let uses = last_uses(at, &page);
             for (entry, used) in page.iter().zip(uses) {
-                if !unused_for.is_some_and(|period| is_over(used, period, now)) {
+                if !options.unused_for.is_some_and(|period| is_over(used, period, now)) {
                     note_use(at, named, &proxy, entry, used, &mut held).await?;
                 }
             }
@@ -166,6 +169,9 @@ async fn cut(
         // Blobs of one ref go together.
         if bytes <= max_bytes && cut != Some(newest) {
             break;
+        }
+        if is_in_use(newest, options, now) {
+            continue;
         }
         bytes -= size;
         cut = Some(newest);

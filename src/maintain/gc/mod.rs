@@ -44,6 +44,8 @@ pub struct Options {
     /// The least recently used refs expire until what the others need is at most so many bytes; before
     /// them those of content that no current catalogue of its proxy names any more.
     pub max_bytes: Option<u64>,
+    /// Refs that were used no longer ago stay, whatever `max_bytes` says.
+    pub in_use: Option<Duration>,
     /// Go on where a guard rail would refuse.
     pub force: bool,
     /// Go on although the clock has jumped since the last run.
@@ -63,6 +65,7 @@ impl Default for Options {
             grace: Self::GRACE,
             unused_for: None,
             max_bytes: None,
+            in_use: None,
             force: false,
             accept_clock: false,
             dry_run: false,

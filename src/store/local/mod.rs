@@ -29,7 +29,9 @@ use self::root::{FILE_MODE, Root, absent_is_none, is_regular, retry_absent};
 use self::staging::Stagings;
 use super::backend::{Answer, Held};
 use super::blob::Content;
-use super::{Backend, Blob, Lister, ObjectPath, Stat, StoreError, StoreLock, Upload, blocking, layout};
+use super::{
+    Backend, Blob, Lister, ObjectPath, Space, Stat, StoreError, StoreLock, Upload, blocking, layout,
+};
 use crate::model::Timestamp;
 
 /// The backend.
@@ -273,6 +275,13 @@ impl Files {
 impl Backend for Local {
     fn local_dir(&self) -> Option<&Path> {
         Some(self.0.root.path())
+    }
+
+    fn space(&self) -> Option<Space> {
+        let found = rustix::fs::fstatvfs(self.0.root.dir()).ok()?;
+        // File systems that know no bounds say that they have no blocks.
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        (found.f_blocks > 0).then(|| Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
     fn stat(&self, path: &ObjectPath) -> Answer<'_, Option<Stat>> {
