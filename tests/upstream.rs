@@ -283,13 +283,19 @@ async fn requests_in_flight_are_bounded_and_an_answer_holds_its_place_until_drop
     origin.on(&blob.path).hold_after(10, &gate).once();
     let mut narrow = settings(&[origin.url()]);
     narrow.limits.in_flight = 1;
+    narrow.limits.deadline = MILLISECOND * 500;
     let upstream = upstream(narrow);
     let held = upstream.send(&ask(&blob.path)).await.expect("headers");
     let second = Ask { deadline: Some(MILLISECOND * 20), ..ask(&blob.path) };
     assert_eq!(failure(&upstream, &second).await, UpstreamError::Timeout("queue"));
     assert_eq!(origin.count("GET", &blob.path), 1);
-    drop(held);
-    upstream.send(&ask(&blob.path)).await.expect("there is room again");
+    // Who has no deadline of its own waits for its turn as long as it takes, and only then begins.
+    let third = ask(&blob.path);
+    let (third, ()) = tokio::join!(upstream.send(&third), async {
+        tokio::time::sleep(MILLISECOND * 600).await;
+        drop(held);
+    });
+    third.expect("there is room again");
 }
 
 // ---- trouble

@@ -72,6 +72,8 @@ pub(crate) struct Scale {
     pub(crate) lookups: usize,
     /// How long a load runs beside nothing.
     pub(crate) load: Duration,
+    /// How long it is waited until a use is not the same as the one before.
+    pub(crate) another_use: Duration,
 }
 
 impl Scale {
@@ -82,6 +84,7 @@ impl Scale {
         tags: 20_000,
         lookups: 200_000,
         load: Duration::from_secs(10),
+        another_use: Duration::from_secs(5 * 60 + 10),
     };
     const QUICK: Self = Self {
         rounds: 1,
@@ -90,6 +93,7 @@ impl Scale {
         tags: 500,
         lookups: 2000,
         load: Duration::from_millis(500),
+        another_use: Duration::ZERO,
     };
 }
 

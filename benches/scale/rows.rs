@@ -304,6 +304,9 @@ fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
     check_some(server.address, &items)?;
     let database = place.index().join("index.db");
     let duration = bench.scale.load.max(2 * FLUSHED);
+    // Now everything is in memory; then it is waited until to use it again counts as another use.
+    load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
+    thread::sleep(bench.scale.another_use);
     let stop = AtomicBool::new(false);
     let (shown, commits) = thread::scope(|scope| {
         let commits = scope.spawn(|| commits_until(&database, &stop));
@@ -315,12 +318,12 @@ fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
     #[expect(clippy::cast_precision_loss, reason = "a small count")]
     let rate = commits as f64 / duration.as_secs_f64();
     book.note("last uses under load: transactions", "1/s", Goal::Limit(1.0), Side::Repoxy, rate);
-    // The second load uses what was used a moment ago, of which nothing is written; but all that it asks
-    // for is in memory by now too, so that the two say together how much the first use of a tag costs.
+    // The same once more: what was used a moment ago is not written again.
     let again = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
     let name = "last uses under load: throughput";
-    book.note(name, "answers/s", Goal::None, Side::Repoxy, shown.per_second);
-    book.note(name, "answers/s", Goal::None, Side::Reference, again.per_second);
+    let goal = Goal::AtLeast(0.97, Side::Reference);
+    book.note(name, "answers/s", goal, Side::Repoxy, shown.per_second);
+    book.note(name, "answers/s", goal, Side::Reference, again.per_second);
     Ok(())
 }
 

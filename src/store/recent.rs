@@ -6,7 +6,8 @@
 //! waits for anybody: a piece goes when its room is needed, whether it was read or not.
 //!
 //! Bounded by [`RECENT_BYTES`] and [`RECENT_PIECES`] for each blob, and by [`ALL_RECENT_BYTES`] for all
-//! together.
+//! together. But a piece lives on while it is on its way to a client, and with it all of the buffer that it
+//! came in: where more than [`MOST_KEEPERS`] blobs are in the making nothing is kept, and all read the file.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +22,9 @@ const RECENT_PIECES: usize = 256;
 /// The most bytes that are kept of all blobs together.
 const ALL_RECENT_BYTES: usize = 8 << 20;
 
+/// Of more blobs at a time nothing is kept.
+const MOST_KEEPERS: usize = 16;
+
 /// What all blobs share.
 static ALL: Room = Room::new(ALL_RECENT_BYTES);
 
@@ -29,12 +33,13 @@ static ALL: Room = Room::new(ALL_RECENT_BYTES);
 struct Room {
     taken: AtomicUsize,
     most: usize,
+    keepers: AtomicUsize,
 }
 
 impl Room {
     /// Room for `most` bytes, all free.
     const fn new(most: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), most }
+        Self { taken: AtomicUsize::new(0), most, keepers: AtomicUsize::new(0) }
     }
 
     /// Takes room; false if there is not so much.
@@ -117,6 +122,7 @@ impl Keeper {
     }
 
     fn within(room: &'static Room) -> Self {
+        room.keepers.fetch_add(1, Ordering::Relaxed);
         Self { recent: Arc::new(Recent { room, pieces: Mutex::default() }), end: 0 }
     }
 
@@ -130,7 +136,8 @@ impl Keeper {
         let start = self.end;
         self.end += piece.len() as u64;
         let mut pieces = self.recent.lock();
-        if !piece.is_empty() && self.recent.make_room(&mut pieces, piece.len()) {
+        let are_few = self.recent.room.keepers.load(Ordering::Relaxed) <= MOST_KEEPERS;
+        if are_few && !piece.is_empty() && self.recent.make_room(&mut pieces, piece.len()) {
             pieces.bytes += piece.len();
             pieces.queue.push_back((start, piece.clone()));
         }
@@ -141,6 +148,7 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         let pieces = std::mem::take(&mut *self.recent.lock());
         self.recent.room.give_back(pieces.bytes);
+        self.recent.room.keepers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! It knows no names but the one it computes. At most one job per staging runs on the blocking pool;
 //! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
-//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`], and by what `recent` and `window` keep.
+//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`] for each, by [`HOLD_BYTES_OF_ALL`] for all of the
+//! process, and by what `recent` and `window` keep.
 //!
 //! A staging that the store fails, at its beginning or on the way, goes on *unstored*: its bytes are
 //! hashed and checked as ever and pass through a bounded `window` to those who follow. Only publishing it
@@ -13,6 +14,7 @@
 //! cancelled future, and after a crash removed by gc.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -30,6 +32,13 @@ const HOLD_BYTES: usize = 256 << 10;
 
 /// The most pieces that one staging holds, and that one write call is given (Linux takes 1024).
 const HOLD_CHUNKS: usize = 1024;
+
+/// The most bytes that all stagings together hold before they take no more: a few are written at a time,
+/// however many there are. Each may pass it by a piece.
+const HOLD_BYTES_OF_ALL: usize = 4 << 20;
+
+/// What all stagings hold.
+static HELD: Held = Held { bytes: AtomicUsize::new(0), less: Notify::const_new() };
 
 /// How many bytes are read at a time when content has to be hashed again.
 const REHASH_BYTES: usize = 256 << 10;
@@ -67,6 +76,37 @@ struct Queue {
     state: State,
     /// Why what comes is not stored.
     unstored: Option<Arc<StoreError>>,
+}
+
+/// A count of bytes, and who waits for it to become less.
+#[derive(Debug)]
+struct Held {
+    bytes: AtomicUsize,
+    less: Notify,
+}
+
+impl Held {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.less.notify_one();
+    }
+
+    /// Waits until less is held than may be; in turn, as long as others wait as well.
+    async fn room(&self) {
+        loop {
+            let less = self.less.notified();
+            if self.bytes.load(Ordering::Relaxed) < HOLD_BYTES_OF_ALL {
+                break;
+            }
+            less.await;
+        }
+        // There may be room for more than one, and whoever is told uses the telling up.
+        self.less.notify_one();
+    }
 }
 
 #[derive(Debug)]
@@ -185,6 +225,7 @@ impl Staged {
             }
             moved.await;
         }
+        HELD.room().await;
         match &self.unstored {
             Some(why) if !self.reader.window.room(self.len).await => {
                 Err(StoreError::Unstored(Arc::clone(why)))
@@ -282,6 +323,7 @@ impl Shared {
         queue.chunks.push(bytes.clone());
         queue.held_bytes += bytes.len();
         queue.held_chunks += 1;
+        HELD.add(bytes.len());
         if let State::Idle(_) = queue.state
             && let State::Idle(writer) = std::mem::replace(&mut queue.state, State::Busy)
         {
@@ -309,6 +351,13 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // What a job that died, or never began, has left.
+        HELD.remove(self.lock().held_bytes);
+    }
+}
+
 /// One job: has the writer, and gives it back when it is dropped, come what may.
 struct Turn {
     shared: Arc<Shared>,
@@ -327,6 +376,7 @@ impl Turn {
             queue.held_bytes -= bytes;
             queue.held_chunks -= pieces;
             drop(queue);
+            HELD.remove(bytes);
             self.shared.moved.notify_one();
         }
     }

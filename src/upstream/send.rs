@@ -53,13 +53,13 @@ impl Upstream {
 
     async fn in_rounds(&self, live: &Live, ask: &Ask) -> Result<Answer, UpstreamError> {
         let limits = &self.settings.limits;
-        let deadline = Instant::now() + ask.deadline.unwrap_or(limits.deadline);
+        let mut deadline = Instant::now() + ask.deadline.unwrap_or(limits.deadline);
         let places = self.places(ask)?;
         self.budget(retry::Budget::earn);
         let mut round = 0;
         let mut before = None;
         loop {
-            let outcome = match (in_order(live, ask, &places, deadline).await, before) {
+            let outcome = match (in_order(live, ask, &places, &mut deadline).await, before) {
                 // Our own failures opened the breaker: what they were says more.
                 (Err(UpstreamError::Open { .. }), Some(before)) => return Err(before),
                 (outcome, _) => outcome,
@@ -139,7 +139,7 @@ async fn in_order(
     live: &Live,
     ask: &Ask,
     places: &[Place],
-    deadline: Instant,
+    deadline: &mut Instant,
 ) -> Result<Answer, UpstreamError> {
     let mut first: Option<UpstreamError> = None;
     for (index, place) in places.iter().enumerate() {
@@ -164,11 +164,15 @@ async fn in_order(
     Err(first.unwrap_or(UpstreamError::NotFound))
 }
 
-/// Asks one place once, if it may be asked now.
-async fn visit(live: &Live, ask: &Ask, place: &Place, deadline: Instant) -> Result<Answer, UpstreamError> {
-    let begin = Instant::now();
+/// Asks one place once, if it may be asked now. The deadline is moved by how long it had to wait for its turn.
+async fn visit(
+    live: &Live,
+    ask: &Ask,
+    place: &Place,
+    deadline: &mut Instant,
+) -> Result<Answer, UpstreamError> {
     let limits = &live.net.limits;
-    let until = tokio::time::Instant::from_std(deadline);
+    let until = tokio::time::Instant::from_std(*deadline);
     let login = match &place.base {
         Some(base) => {
             let login = live.credentials.login(base, repository(ask), limits);
@@ -180,9 +184,16 @@ async fn visit(live: &Live, ask: &Ask, place: &Place, deadline: Instant) -> Resu
     };
     place.site.check(&login, Instant::now())?;
     let permit = Arc::clone(&place.site.permits).acquire_owned();
-    let Ok(Ok(permit)) = tokio::time::timeout_at(until, permit).await else {
+    let queued = Instant::now();
+    let turn = if ask.deadline.is_some() { *deadline } else { queued + limits.queue };
+    let Ok(Ok(permit)) = tokio::time::timeout_at(turn.into(), permit).await else {
         return Err(UpstreamError::Timeout("queue"));
     };
+    let begin = Instant::now();
+    if ask.deadline.is_none() {
+        *deadline += begin - queued;
+    }
+    let until = tokio::time::Instant::from_std(*deadline);
     let admitted = place.site.admit(&login)?;
     let talk = Talk { live, ask, place, login: &login };
     let arrived = tokio::time::timeout_at(until, talk.converse()).await;

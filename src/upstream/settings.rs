@@ -100,6 +100,9 @@ pub struct Limits {
     pub redirects: u32,
     /// The most requests to one host at a time, bodies included.
     pub in_flight: usize,
+    /// The longest wait to be one of them, of an [`Ask`](super::Ask) without a deadline of its own: bodies of
+    /// others may take long. It is no part of [`deadline`](Self::deadline).
+    pub queue: Duration,
     /// How long upstream is left alone after a 429 without `Retry-After`.
     pub pause: Duration,
     /// The longest that upstream is left alone after a 429.
@@ -146,7 +149,9 @@ impl Default for Limits {
             backoff: Duration::from_millis(250),
             retry_share: 0.2,
             redirects: 5,
-            in_flight: 64,
+            // Each may have more than a megabyte in memory on its way to disk and clients.
+            in_flight: 40,
+            queue: seconds(600),
             pause: seconds(10),
             max_pause: seconds(600),
             breaker: BreakerLimits::default(),
