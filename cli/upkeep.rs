@@ -168,7 +168,7 @@ impl Kept {
             };
             let made = make_room(at).await;
             store.relieved();
-            cache.drop_ready();
+            cache.renew_uses();
             match made {
                 Ok(Made { refs: 0, bytes: 0 }) | Err(maintain::MaintainError::Locked(_)) => {}
                 Ok(Made { refs, bytes }) => {

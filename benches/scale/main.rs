@@ -11,6 +11,7 @@
 #[expect(dead_code, reason = "some of it only the other benchmark needs")]
 mod common;
 mod estate;
+mod eviction;
 mod place;
 mod rows;
 
@@ -74,6 +75,10 @@ pub(crate) struct Scale {
     pub(crate) load: Duration,
     /// How long it is waited until a use is not the same as the one before.
     pub(crate) another_use: Duration,
+    /// The limit below which a server is to stay while more is pulled, in bytes.
+    pub(crate) limit: u64,
+    /// How long that goes on.
+    pub(crate) churn: Duration,
 }
 
 impl Scale {
@@ -85,6 +90,8 @@ impl Scale {
         lookups: 200_000,
         load: Duration::from_secs(10),
         another_use: Duration::from_secs(5 * 60 + 10),
+        limit: 256 * MIB,
+        churn: Duration::from_secs(5 * 60),
     };
     const QUICK: Self = Self {
         rounds: 1,
@@ -94,6 +101,8 @@ impl Scale {
         lookups: 2000,
         load: Duration::from_millis(500),
         another_use: Duration::ZERO,
+        limit: 16 * MIB,
+        churn: Duration::from_secs(2),
     };
 }
 
@@ -129,7 +138,13 @@ fn run(options: &Options) -> Outcome<bool> {
         estate.make().map_err(|error| format!("{}: {error}", estate.directory.display()))?;
     }
     let place = |estate, name| Place::new(options.binary.clone(), estate, scratch.0.join(name));
-    let bench = Bench { refs: place(refs, "refs")?, bytes: place(bytes, "bytes")?, scale };
+    let bench = Bench {
+        refs: place(refs, "refs")?,
+        bytes: place(bytes, "bytes")?,
+        scale,
+        directory: scratch.0.clone(),
+        binary: options.binary.clone(),
+    };
     let mut book = Book::default();
     for (name, row) in ROWS {
         if options.only.as_deref().is_none_or(|only| only == name) {

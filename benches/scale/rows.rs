@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use crate::common::book::{Column, Goal};
 use crate::common::load::{self, Load};
 use crate::common::process::Ran;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
+use crate::eviction::eviction;
 use crate::place::{Place, beside, expect, idle};
 
 /// What all rows work with.
@@ -29,6 +31,10 @@ pub(crate) struct Bench {
     /// The store of a few large blobs.
     pub(crate) bytes: Place,
     pub(crate) scale: Scale,
+    /// For stores that are made anew.
+    pub(crate) directory: PathBuf,
+    /// What is measured.
+    pub(crate) binary: PathBuf,
 }
 
 /// Ours, and what it is compared with.
@@ -61,7 +67,7 @@ pub(crate) type Book = crate::common::book::Book<Side>;
 type Row = fn(&Bench, &mut Book) -> Outcome<()>;
 
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 8] = [
+pub(crate) const ROWS: [(&str, Row); 9] = [
     ("reindex", reindex),
     ("start", start),
     ("lookup", lookup),
@@ -70,6 +76,7 @@ pub(crate) const ROWS: [(&str, Row); 8] = [
     ("data", data),
     ("uses", uses),
     ("gc", gc),
+    ("eviction", eviction),
 ];
 
 /// The most memory that upkeep may take, in MiB.

@@ -447,6 +447,13 @@ impl Cache {
         self.hot.clear();
     }
 
+    /// Drops all ready answers, and notes the next use of everything: refs were removed by their last uses,
+    /// and before it is done again the order has to be known better than within minutes.
+    pub fn renew_uses(&self) {
+        self.uses.renew();
+        self.drop_ready();
+    }
+
     /// Flushes last uses to the index and, at most hourly for each, to the files. Called every few
     /// seconds, and once more before the process ends.
     pub async fn flush_uses(&self) {

@@ -67,6 +67,11 @@ impl Uses {
         uses
     }
 
+    /// Every next use is noted, however soon after the last one: refs are about to be told apart by them.
+    pub(super) fn renew(&self) {
+        self.flushed.invalidate_all();
+    }
+
     /// Whether a use should be mirrored to the file now; says yes at most once an hour for a ref.
     pub(super) fn should_mirror(&self, key: &RefKey) -> bool {
         self.mirrored.entry_by_ref(key).or_default().is_fresh()
@@ -93,7 +98,10 @@ mod tests {
         uses.note(&key, at(309));
         assert_eq!(uses.take(), []);
         uses.note(&key, at(310));
-        assert_eq!(uses.take(), [(key, at(310))]);
+        assert_eq!(uses.take(), [(key.clone(), at(310))]);
+        uses.renew();
+        uses.note(&key, at(311));
+        assert_eq!(uses.take(), [(key, at(311))]);
     }
 
     #[test]

@@ -350,7 +350,8 @@ mod tests {
         assert_eq!(room.promise(60, 200, &memory), Ok(60));
         assert_eq!(room.promise(10, 20, &memory), Ok(20));
         assert!(room.promise(21, 21, &memory).is_err());
-        assert_eq!((room.lock().promised, room.lock().refused), (80, 21));
+        let Account { promised, refused, .. } = *room.lock();
+        assert_eq!((promised, refused), (80, 21));
     }
 
     #[test]

@@ -1,0 +1,211 @@
+//! Eviction under a full limit: far more is pulled than it lets in, while clients ask for what is hot.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::common::book::Goal;
+use crate::common::process::{Server, free_address};
+use crate::common::transfer::{Connection, verify};
+use crate::common::{Item, MIB, Outcome, SplitMix, check, hex};
+use crate::place::{beside, idle};
+use crate::rows::{Bench, Book, Side};
+
+/// How many times as much there is as the limit lets in.
+const TIMES: u64 = 8;
+/// Bytes of what is pulled, and of what is hot.
+const LARGE: u64 = MIB;
+const SMALL: u64 = 4096;
+/// Things that are hot.
+const HOT: u64 = 200;
+/// Connections that pull, and what each leaves between two pulls: together some 100 MiB a second.
+const PULLERS: u64 = 4;
+const GAP: Duration = Duration::from_millis(40);
+/// Of so many pulls the bytes of one are compared.
+const COMPARE: u64 = 16;
+
+/// Files by their number: the first ones are hot, the others large.
+#[derive(Debug)]
+struct Files {
+    noise: Vec<u8>,
+}
+
+impl Files {
+    fn new() -> Self {
+        let mut noise = vec![0; usize::try_from(LARGE).unwrap_or_default()];
+        SplitMix(1).fill(&mut noise);
+        Self { noise }
+    }
+
+    /// The number, and noise that all share.
+    fn body(&self, number: u64) -> [Vec<u8>; 2] {
+        let size = if number < HOT { SMALL } else { LARGE };
+        let noise = self.noise.get(8..usize::try_from(size).unwrap_or_default()).unwrap_or_default();
+        [number.to_le_bytes().to_vec(), noise.to_vec()]
+    }
+
+    fn item(&self, number: u64) -> Item {
+        let mut state = Sha256::new();
+        let body = self.body(number);
+        body.iter().for_each(|part| state.update(part));
+        let size = body.iter().map(|part| part.len() as u64).sum();
+        Item { path: format!("/generic/files/{number}"), size, digest: hex(&state.finalize()) }
+    }
+
+    /// Serves them; goes on until the process ends.
+    fn serve(self: &Arc<Self>) -> Outcome<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let files = Arc::clone(self);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let files = Arc::clone(&files);
+                // A peer that goes away is its own affair.
+                thread::spawn(move || files.converse(&stream));
+            }
+        });
+        Ok(address)
+    }
+
+    fn converse(&self, mut stream: &TcpStream) -> Outcome<()> {
+        stream.set_nodelay(true)?;
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut first = String::new();
+            if reader.read_line(&mut first)? == 0 {
+                return Ok(());
+            }
+            let mut line = String::new();
+            while reader.read_line(&mut line)? != 0 && line != "\r\n" {
+                line.clear();
+            }
+            let number =
+                first.split(['/', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
+            let body = self.body(number);
+            let size = body.iter().map(|part| part.len()).sum::<usize>();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nETag: \"{number}\"\r\n\
+                 Cache-Control: max-age=86400\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes())?;
+            if first.starts_with("GET ") {
+                body.iter().try_for_each(|part| stream.write_all(part))?;
+            }
+        }
+    }
+}
+
+/// The row.
+pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let (limit, duration) = (bench.scale.limit, bench.scale.churn);
+    let files = Arc::new(Files::new());
+    let directory = bench.directory.join("eviction");
+    fs::create_dir_all(&directory)?;
+    let server = start(&bench.binary, &directory, files.serve()?, limit, &files.item(0).path)?;
+    let hot: Vec<_> = (0..HOT).map(|number| files.item(number)).collect();
+    let cold: Vec<_> = (HOT..HOT + TIMES * limit / LARGE).map(|number| files.item(number)).collect();
+    check(server.address, &hot.iter().collect::<Vec<_>>())?;
+    let alone = idle(&server, &hot, bench.scale.load)?;
+
+    let (most, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let blobs = directory.join("root/type/generic");
+    let (pulled, during) = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // In the order in which a file moves, turned round, so that none is seen twice.
+                let bytes =
+                    ["trash", "blobs", "proxies/files/tmp"].map(|below| bytes_below(&blobs.join(below)));
+                most.fetch_max(bytes.iter().sum(), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let seen = beside(&server, &hot, || pull(server.address, &cold, duration));
+        over.store(true, Ordering::Relaxed);
+        seen
+    })?;
+    check(server.address, &hot.iter().collect::<Vec<_>>())?;
+
+    let name = |what: &str| format!("eviction, {TIMES} times oversubscribed: {what}");
+    book.note(
+        &name("most bytes"),
+        "MiB",
+        Goal::Limit(mebibytes(limit)),
+        Side::Repoxy,
+        mebibytes(most.into_inner()),
+    );
+    let goal = Goal::AtMost(2.0, Side::Reference);
+    book.note(&name("hits' p99"), "ms", goal, Side::Repoxy, during.p99);
+    book.note(&name("hits' p99"), "ms", goal, Side::Reference, alone.p99);
+    let rate = mebibytes(pulled) / duration.as_secs_f64();
+    book.note(&name("pulled"), "MiB/s", Goal::None, Side::Repoxy, rate);
+    book.note(&name("memory"), "MiB", Goal::None, Side::Repoxy, server.memory()?.peak);
+    Ok(())
+}
+
+fn start(binary: &Path, directory: &Path, upstream: SocketAddr, limit: u64, path: &str) -> Outcome<Server> {
+    let address = free_address()?;
+    let config = directory.join("repoxy.toml");
+    let text = format!(
+        "root = \"file://{}/root\"\nlisten = \"{address}\"\n[gc]\nmin_free = \"1%\"\nmax_bytes = \"{limit}B\"\n\
+         [log]\nlevel = \"error\"\n[[proxy]]\ntype = \"generic\"\nname = \"files\"\nupstream = \"http://{upstream}\"\n",
+        directory.display()
+    );
+    fs::write(&config, text)?;
+    let mut command = Command::new(binary);
+    command.arg("serve").arg("--config").arg(config);
+    Server::start(&mut command, address, path, &directory.join("log"))
+}
+
+/// Pulls one after the other, in no order, for so long; how many bytes came.
+fn pull(address: SocketAddr, items: &[Item], duration: Duration) -> Outcome<u64> {
+    let puller = |seed: u64| -> Outcome<u64> {
+        let (mut random, mut connection) = (SplitMix(seed), Connection::open(address)?);
+        let (began, mut bytes) = (Instant::now(), 0);
+        for number in 0_u32.. {
+            let next = began + GAP * number;
+            if next > began + duration {
+                break;
+            }
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            let chosen = random.next() % items.len() as u64;
+            let Some(item) = usize::try_from(chosen).ok().and_then(|chosen| items.get(chosen)) else {
+                continue;
+            };
+            if u64::from(number) % COMPARE == 0 {
+                verify(&mut connection, &item.path, &item.digest, item.size)?;
+            } else {
+                connection.fetch(&item.path, |_| {})?;
+            }
+            bytes += item.size;
+        }
+        Ok(bytes)
+    };
+    thread::scope(|scope| {
+        let pullers: Vec<_> = (0..PULLERS).map(|seed| scope.spawn(move || puller(seed))).collect();
+        pullers.into_iter().map(|puller| puller.join().map_err(|_| "a puller panicked")?).sum()
+    })
+}
+
+/// Bytes of all files below a directory; what goes meanwhile is not there.
+fn bytes_below(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let bytes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a table")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}
