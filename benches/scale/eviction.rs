@@ -55,7 +55,9 @@ impl Files {
     fn item(&self, number: u64) -> Item {
         let mut state = Sha256::new();
         let body = self.body(number);
-        body.iter().for_each(|part| state.update(part));
+        for part in &body {
+            state.update(part);
+        }
         let size = body.iter().map(|part| part.len() as u64).sum();
         Item { path: format!("/generic/files/{number}"), size, digest: hex(&state.finalize()) }
     }
@@ -90,7 +92,7 @@ impl Files {
             let number =
                 first.split(['/', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
             let body = self.body(number);
-            let size = body.iter().map(|part| part.len()).sum::<usize>();
+            let size = body.iter().map(Vec::len).sum::<usize>();
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nETag: \"{number}\"\r\n\
                  Cache-Control: max-age=86400\r\n\r\n"
