@@ -75,7 +75,7 @@ struct Account {
     promised: u64,
     /// Of those, bytes that have been written: the disk knows of them.
     written: u64,
-    /// The most that somebody was not promised since room was last made.
+    /// The most that somebody was not promised since room was last made, if it is worth making.
     refused: u64,
 }
 
@@ -108,9 +108,13 @@ impl Room {
         let mut account = self.lock();
         let granted = judge(limits, &account, wished, space).map(|()| wished);
         let granted = granted.or_else(|_| judge(limits, &account, bytes, space).map(|()| bytes));
+        // What most would have to go for is not worth it, nor is what upstream cannot mean.
+        let is_worth_it = limits.max_bytes.is_none_or(|max| bytes <= max / 2)
+            && space.is_none_or(|space| bytes <= space.total / 4);
         match granted {
-            Ok(granted) => account.promised += granted,
-            Err(_) => account.refused = account.refused.max(bytes).max(1),
+            Ok(granted) => account.promised = account.promised.saturating_add(granted),
+            Err(_) if is_worth_it => account.refused = account.refused.max(bytes).max(1),
+            Err(_) => {}
         }
         granted
     }
@@ -125,10 +129,11 @@ impl Room {
             (keep < stored || account.stored.is_none()).then_some(Pressure { keep, for_disk })
         };
         if let Some(max) = limits.max_bytes
-            && (stored + account.promised > max - max / 16 || (refused > 0 && stored + refused > max))
+            && (stored.saturating_add(account.promised) > max - max / 16
+                || (refused > 0 && stored + refused > max))
         {
-            // Room for a while, and for what is to come, unless most would have to go for it.
-            let coming = (account.promised + refused).min(max / 2);
+            // Room for a while, and for what is to come.
+            let coming = account.promised.saturating_add(refused).min(max / 2);
             return pressed((max - max / 5).saturating_sub(coming), false);
         }
         let space = space.filter(|_| limits.minds_disk())?;
@@ -146,7 +151,7 @@ impl Room {
 fn judge(limits: &Limits, account: &Account, bytes: u64, space: Option<Space>) -> Result<(), String> {
     let stored = account.stored();
     if let Some(max) = limits.max_bytes
-        && stored + account.promised + bytes > max
+        && stored.saturating_add(account.promised).saturating_add(bytes) > max
     {
         return Err(format!(
             "{bytes} bytes more would exceed the limit of {max}, of which {stored} are used"
@@ -154,7 +159,7 @@ fn judge(limits: &Limits, account: &Account, bytes: u64, space: Option<Space>) -
     }
     let Some(space) = space else { return Ok(()) };
     let floor = limits.min_free(space.total) / 5 * 2;
-    if account.left(space) < floor + bytes {
+    if account.left(space) < floor.saturating_add(bytes) {
         let free = space.free;
         return Err(format!(
             "{bytes} bytes more would leave less than {floor} of the {free} bytes that are free"
@@ -226,7 +231,7 @@ impl Drop for Promise {
     fn drop(&mut self) {
         if self.room.limits.is_some() {
             let mut account = self.room.lock();
-            account.promised -= self.bytes;
+            account.promised = account.promised.saturating_sub(self.bytes);
             account.written -= self.written;
         }
     }
@@ -350,8 +355,15 @@ mod tests {
         assert_eq!(room.promise(60, 200, &memory), Ok(60));
         assert_eq!(room.promise(10, 20, &memory), Ok(20));
         assert!(room.promise(21, 21, &memory).is_err());
+        for senseless in [51, u64::MAX] {
+            assert!(room.promise(senseless, senseless, &memory).is_err());
+        }
         let Account { promised, refused, .. } = *room.lock();
         assert_eq!((promised, refused), (80, 21));
+        let unlimited = Room::new(Some(limits(None, Some(Share::Bytes(0)))));
+        for _ in 0..2 {
+            assert!(unlimited.promise(u64::MAX, u64::MAX, &memory).is_ok(), "others may know its end");
+        }
     }
 
     #[test]
