@@ -17,6 +17,7 @@ mod settings;
 mod upkeep;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long what runs at the end may take to put things in order.
+const PARTING: Duration = Duration::from_millis(500);
+
 fn run(cli: Cli) -> Result<Exit, CliError> {
     if matches!(cli.command, Command::Gc(_) | Command::Fsck(_) | Command::Reindex(_)) {
         // Before there are other threads, which inherit it. Where it is not allowed, all are alike.
@@ -58,7 +62,8 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
             }
         }
     });
-    // Whatever still runs on a blocking thread may be cut off anywhere, like by a kill.
-    runtime.shutdown_background();
+    // Transfers that are given up get a moment to leave what they have for the next. Whatever still runs on a
+    // blocking thread then is cut off anywhere, like by a kill.
+    runtime.shutdown_timeout(PARTING);
     ended
 }

@@ -1,7 +1,8 @@
 //! Moving a body from upstream into a staged blob, and going on where it broke.
 //!
 //! A broken transfer is resumed by `Range`/`If-Range`. The checksum is the judge of the result;
-//! where there is none, only a strong validator makes bytes of two answers one content.
+//! where there is none, only a strong validator makes bytes of two answers one content. What is given up is
+//! left in the store, and the next fetch of the same content goes on with it in the same way.
 
 use std::time::Duration;
 
@@ -62,9 +63,16 @@ impl Transfer<'_> {
         unstored: &mut (dyn FnMut(&StoreError) + Send),
     ) -> Result<(), Failure> {
         let validator = strong_validator(&answer);
-        let mut answer = answer;
-        // Bytes at the front of this answer that are staged already.
-        let mut skip = 0;
+        // And how many bytes at its front are staged already.
+        let (mut answer, mut skip) = match staged.len() {
+            0 => (answer, 0),
+            // An earlier transfer came this far: all that is wanted is the rest.
+            from => {
+                drop(answer);
+                tracing::info!(at = from, "going on with what was left of an earlier transfer");
+                self.resume(from, validator.as_ref()).await?
+            }
+        };
         let mut resumes = Resumes::default();
         loop {
             let before = staged.len();

@@ -22,8 +22,10 @@ pub use keeper::{Made, make_room};
 pub use progress::{NoProgress, Progress, Step};
 pub use reindex::{Rebuilt, reindex, survey};
 
+use std::time::Duration;
+
 use crate::index::Index;
-use crate::model::{ArtifactType, Clock, RefRules};
+use crate::model::{ArtifactType, Clock, RefRules, Timestamp};
 use crate::store::Store;
 
 /// The rules of each type, as a value; `None` for a type whose dialect is not known here.
@@ -42,6 +44,20 @@ pub struct Upkeep<'u> {
     pub clock: &'u dyn Clock,
     /// Who wants to know how far it is.
     pub progress: &'u dyn Progress,
+}
+
+/// What is left of a transfer that broke off is kept no longer than this for another to go on with.
+const PARTIALS_KEPT: Duration = Duration::from_hours(24);
+
+impl Upkeep<'_> {
+    /// Since when partial files must have been left to stay: if unneeded content has a grace period, they have
+    /// it too.
+    fn partials_since(&self, grace: Duration) -> Timestamp {
+        if grace.is_zero() {
+            return Timestamp::MAX;
+        }
+        self.clock.now().checked_sub(grace.min(PARTIALS_KEPT)).unwrap_or(Timestamp::MIN)
+    }
 }
 
 impl std::fmt::Debug for Upkeep<'_> {

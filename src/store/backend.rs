@@ -142,7 +142,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn put_if_absent(&self, path: &ObjectPath, staging: &ObjectPath, bytes: Bytes) -> Answer<'_, bool>;
 
     /// Starts an object of any size that becomes visible only when it is published.
-    fn upload(&self, staging: &ObjectPath) -> Answer<'_, Box<dyn Upload>>;
+    ///
+    /// `left` names where in `staging` one may lie that was left before its end ([`Upload::leave`]), and is to
+    /// lie if this one is: it goes on with that one ([`Upload::begun`]), and nobody else does.
+    fn upload(&self, staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>>;
 
     /// Lists every object below a folder, with its content if `read` gives a limit for it. An absent
     /// folder is empty. Any order will do, as long as it is the same each time. What is there during
@@ -174,20 +177,34 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Takes a named lock; `None` if somebody holds it.
     fn lock(&self, path: &ObjectPath) -> Result<Option<StoreLock>, StoreError>;
 
-    /// Removes what writers that are no longer alive left in `staging`; returns objects and bytes.
-    /// With `dry_run` only counts.
-    fn reap_staging(&self, staging: &ObjectPath, dry_run: bool) -> Answer<'_, (u64, u64)>;
+    /// Removes what writers that are no longer alive abandoned in `staging`, and what was left there
+    /// ([`Upload::leave`]) and not gone on with since the given time; returns objects and bytes. With
+    /// `dry_run` only counts.
+    fn reap_staging(
+        &self,
+        staging: &ObjectPath,
+        left_before: Timestamp,
+        dry_run: bool,
+    ) -> Answer<'_, (u64, u64)>;
 }
 
 /// An object in the making. Dropping it leaves nothing behind. Every method may block: call them on
 /// blocking threads.
 pub trait Upload: fmt::Debug + Send + 'static {
+    /// How many bytes it began with, because it goes on with one that was left. They are as they were
+    /// written, if nothing happened to them since.
+    fn begun(&self) -> u64;
+
     /// Adds bytes at the end. On return readers see them. After an error the upload is good for
     /// nothing but being dropped.
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError>;
 
     /// A reader of what has been added, now and later.
     fn reader(&self) -> StagedReader;
+
+    /// Keeps what has been added for an upload that goes on with it, if it is worth it and a place for it was
+    /// named; how many bytes are kept. It is good for nothing but being dropped then. May happen on any thread.
+    fn leave(&mut self) -> u64;
 
     /// Makes it durable and then visible, unless an object of this size is there: that one is used
     /// then. One of another size is damaged and is replaced.

@@ -44,6 +44,8 @@ suite! {
     of_many_conditional_puts_exactly_one_wins
     an_upload_is_seen_by_its_readers_at_once_and_by_others_when_published
     an_upload_that_is_dropped_was_never_there
+    an_upload_that_was_left_is_gone_on_with_once
+    what_was_left_is_reaped_when_it_is_old
     publishing_over_an_object_of_the_same_size_uses_that_one
     publishing_over_a_damaged_object_replaces_it
     eight_uploads_of_the_same_object_all_succeed
@@ -80,7 +82,7 @@ fn all_of(blob: &Blob) -> Bytes {
 }
 
 async fn upload(place: &Place, bytes: &[u8]) -> Box<dyn Upload> {
-    let mut upload = place.upload(&tmp()).await.expect("started");
+    let mut upload = place.upload(&tmp(), None).await.expect("started");
     for chunk in bytes.chunks(3) {
         upload.append(&[Bytes::copy_from_slice(chunk), Bytes::new()]).expect("appended");
     }
@@ -188,6 +190,46 @@ async fn an_upload_that_is_dropped_was_never_there(place: Place) {
     assert_eq!(reader.read_at(0, 10).expect("read"), "0123456789");
     let left = list(&place, &tmp(), None).await;
     assert!(left.iter().all(|entry| entry.path.as_str().ends_with("/.alive")), "{left:?}");
+}
+
+/// Enough to be worth leaving, whatever the backend.
+const ENOUGH: usize = 4 << 20;
+
+/// Leaves as much of an upload as is said.
+async fn leave(place: &Place, left: &ObjectPath, len: usize) -> u64 {
+    let mut upload = place.upload(&tmp(), Some(left)).await.expect("started");
+    assert_eq!(upload.begun(), 0);
+    upload.append(&[vec![b'l'; len].into()]).expect("appended");
+    upload.leave()
+}
+
+async fn an_upload_that_was_left_is_gone_on_with_once(place: Place) {
+    let left = tmp().join("partial").join("name");
+    let other = tmp().join("partial").join("other");
+    assert_eq!(leave(&place, &left, ENOUGH).await, ENOUGH as u64);
+    assert_eq!(place.upload(&tmp(), None).await.expect("started").begun(), 0, "it asked for none");
+    assert_eq!(place.upload(&tmp(), Some(&other)).await.expect("started").begun(), 0);
+    let mut upload = place.upload(&tmp(), Some(&left)).await.expect("started");
+    let mut second = place.upload(&tmp(), Some(&left)).await.expect("started");
+    assert_eq!((upload.begun(), second.begun()), (ENOUGH as u64, 0), "one alone goes on with it");
+    upload.append(&[Bytes::from_static(b"end")]).expect("appended");
+    second.append(&[Bytes::from_static(b"beginning")]).expect("appended");
+    assert_eq!(upload.reader().read_at(ENOUGH as u64 - 1, 4).expect("read"), "lend");
+    let blob = upload.publish(&at("blobs/x")).expect("published");
+    assert_eq!(all_of(&blob), [&vec![b'l'; ENOUGH], &b"end"[..]].concat());
+    drop(second);
+    assert_eq!(place.upload(&tmp(), Some(&left)).await.expect("started").begun(), 0, "it was not left");
+}
+
+async fn what_was_left_is_reaped_when_it_is_old(place: Place) {
+    let left = tmp().join("partial").join("name");
+    let kept = leave(&place, &left, ENOUGH).await;
+    let reap = async |before, dry_run| place.reap_staging(&tmp(), before, dry_run).await.expect("reaped");
+    assert_eq!(reap(Timestamp::UNIX_EPOCH, false).await, (0, 0), "it is younger");
+    assert_eq!(reap(Timestamp::MAX, true).await, (1, kept));
+    assert_eq!(reap(Timestamp::MAX, false).await, (1, kept));
+    assert_eq!(reap(Timestamp::MAX, false).await, (0, 0));
+    assert_eq!(place.upload(&tmp(), Some(&left)).await.expect("started").begun(), 0);
 }
 
 async fn publishing_over_an_object_of_the_same_size_uses_that_one(place: Place) {
@@ -345,7 +387,7 @@ async fn a_lock_is_held_by_one_at_a_time(place: Place) {
 async fn the_staging_of_the_living_is_not_reaped(place: Place) {
     let upload = upload(&place, b"bytes").await;
     for dry_run in [true, false] {
-        assert_eq!(place.reap_staging(&tmp(), dry_run).await.expect("reap"), (0, 0));
+        assert_eq!(place.reap_staging(&tmp(), Timestamp::MAX, dry_run).await.expect("reap"), (0, 0));
     }
     upload.publish(&at("blobs/x")).expect("published");
     assert_eq!(get(&place, "blobs/x").await.expect("there"), "bytes");

@@ -124,6 +124,14 @@ pub(super) fn staging(proxy: &ProxyId) -> ObjectPath {
     ObjectPath::new(format!("type/{}/proxies/{}/tmp", proxy.artifact_type, proxy.name))
 }
 
+/// The directory in a staging directory for what was left before its end.
+pub(super) const LEFT: &str = "partial";
+
+/// Where what has come of a blob is left for a later fetch, when one breaks for good.
+pub(super) fn left(proxy: &ProxyId, digest: &Digest) -> ObjectPath {
+    staging(proxy).join(LEFT).join(&digest.hex())
+}
+
 /// All refs of one area of a proxy.
 pub(super) fn area(proxy: &ProxyId, area: Area) -> ObjectPath {
     ObjectPath::new(format!("type/{}/proxies/{}/{area}", proxy.artifact_type, proxy.name))

@@ -22,7 +22,9 @@ pub(super) struct Memory(Arc<Mutex<Objects>>);
 
 #[derive(Debug, Default)]
 struct Objects {
-    objects: BTreeMap<String, Object>,
+    live: BTreeMap<String, Object>,
+    /// What uploads have left, by where they were told to leave it.
+    left: BTreeMap<String, Object>,
     locks: BTreeSet<String>,
 }
 
@@ -67,7 +69,7 @@ impl Memory {
         while !parts.abandoned() {
             let next: Vec<_> = {
                 let all = self.lock();
-                let rest = all.objects.range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded));
+                let rest = all.live.range::<str, _>((Bound::Excluded(last.as_str()), Bound::Unbounded));
                 let below = rest.take_while(|(path, _)| path.starts_with(folder));
                 below.take(Lister::PART_LEN).map(|(path, object)| (path.clone(), object.clone())).collect()
             };
@@ -92,15 +94,15 @@ fn answer<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
 
 impl Backend for Memory {
     fn stat(&self, path: &ObjectPath) -> Answer<'_, Option<Stat>> {
-        answer(self.lock().objects.get(path.as_str()).map(Object::stat))
+        answer(self.lock().live.get(path.as_str()).map(Object::stat))
     }
 
     fn read(&self, path: &ObjectPath, limit: u64) -> Answer<'_, Option<Bytes>> {
-        answer(self.lock().objects.get(path.as_str()).map(|object| object.cut(limit)))
+        answer(self.lock().live.get(path.as_str()).map(|object| object.cut(limit)))
     }
 
     fn open_now(&self, path: &ObjectPath) -> Result<Option<Blob>, StoreError> {
-        Ok(self.lock().objects.get(path.as_str()).map(Object::blob))
+        Ok(self.lock().live.get(path.as_str()).map(Object::blob))
     }
 
     fn open(&self, path: &ObjectPath) -> Answer<'_, Option<Blob>> {
@@ -108,21 +110,25 @@ impl Backend for Memory {
     }
 
     fn put(&self, path: &ObjectPath, _staging: &ObjectPath, bytes: Bytes) -> Answer<'_, ()> {
-        self.lock().objects.insert(path.to_string(), Object::new(bytes));
+        self.lock().live.insert(path.to_string(), Object::new(bytes));
         answer(())
     }
 
     fn put_if_absent(&self, path: &ObjectPath, _staging: &ObjectPath, bytes: Bytes) -> Answer<'_, bool> {
         let mut all = self.lock();
-        let absent = !all.objects.contains_key(path.as_str());
+        let absent = !all.live.contains_key(path.as_str());
         if absent {
-            all.objects.insert(path.to_string(), Object::new(bytes));
+            all.live.insert(path.to_string(), Object::new(bytes));
         }
         answer(absent)
     }
 
-    fn upload(&self, _staging: &ObjectPath) -> Answer<'_, Box<dyn Upload>> {
-        answer(Box::new(Growing { memory: self.clone(), buffer: Arc::default() }))
+    fn upload(&self, _staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>> {
+        let left = left.map(ObjectPath::to_string);
+        let found = left.as_ref().and_then(|left| self.lock().left.remove(left));
+        let buffer = found.map(|object| object.bytes.to_vec()).unwrap_or_default();
+        let begun = buffer.len() as u64;
+        answer(Box::new(Growing { memory: self.clone(), buffer: Arc::new(Mutex::new(buffer)), begun, left }))
     }
 
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {
@@ -133,42 +139,41 @@ impl Backend for Memory {
     fn folders(&self, folder: &ObjectPath) -> Answer<'_, Vec<String>> {
         let prefix = format!("{folder}/");
         let all = self.lock();
-        let below = all.objects.range(prefix.clone()..).map_while(|(path, _)| path.strip_prefix(&prefix));
+        let below = all.live.range(prefix.clone()..).map_while(|(path, _)| path.strip_prefix(&prefix));
         let names: BTreeSet<_> =
             below.filter_map(|path| path.split_once('/')).map(|(name, _)| name).collect();
         answer(names.into_iter().map(str::to_owned).collect())
     }
 
     fn delete(&self, path: &ObjectPath) -> Answer<'_, bool> {
-        answer(self.lock().objects.remove(path.as_str()).is_some())
+        answer(self.lock().live.remove(path.as_str()).is_some())
     }
 
     fn condemn(&self, live: &ObjectPath, trash: &ObjectPath) -> Answer<'_, bool> {
         let mut all = self.lock();
-        let object = all.objects.remove(live.as_str());
-        let moved = object.map(|object| all.objects.insert(trash.to_string(), object));
+        let object = all.live.remove(live.as_str());
+        let moved = object.map(|object| all.live.insert(trash.to_string(), object));
         answer(moved.is_some())
     }
 
     fn restore(&self, trash: &ObjectPath, live: &ObjectPath) -> Answer<'_, bool> {
         let mut all = self.lock();
-        let object = all.objects.get(trash.as_str()).cloned();
-        answer(object.map(|object| all.objects.entry(live.to_string()).or_insert(object)).is_some())
+        let object = all.live.get(trash.as_str()).cloned();
+        answer(object.map(|object| all.live.entry(live.to_string()).or_insert(object)).is_some())
     }
 
     fn quarantine(&self, live: &ObjectPath, aside: &ObjectPath, seen: Option<&Blob>) -> Answer<'_, bool> {
         let mut all = self.lock();
-        let same =
-            all.objects.get(live.as_str()).is_some_and(|object| seen.is_some_and(|blob| object.is(blob)));
-        if same && let Some(object) = all.objects.remove(live.as_str()) {
-            all.objects.insert(aside.to_string(), object);
+        let same = all.live.get(live.as_str()).is_some_and(|object| seen.is_some_and(|blob| object.is(blob)));
+        if same && let Some(object) = all.live.remove(live.as_str()) {
+            all.live.insert(aside.to_string(), object);
         }
         answer(same)
     }
 
     fn set_modified(&self, path: &ObjectPath, at: Timestamp) -> Answer<'_, bool> {
         let mut all = self.lock();
-        let object = all.objects.get_mut(path.as_str());
+        let object = all.live.get_mut(path.as_str());
         answer(object.map(|object| object.modified = at).is_some())
     }
 
@@ -177,9 +182,22 @@ impl Backend for Memory {
         Ok(taken.then(|| StoreLock::new(HeldName { memory: self.clone(), path: path.clone() })))
     }
 
-    fn reap_staging(&self, _staging: &ObjectPath, _dry_run: bool) -> Answer<'_, (u64, u64)> {
-        // What is not published exists nowhere but in its upload.
-        answer((0, 0))
+    fn reap_staging(
+        &self,
+        staging: &ObjectPath,
+        left_before: Timestamp,
+        dry_run: bool,
+    ) -> Answer<'_, (u64, u64)> {
+        // What was not left exists nowhere but in its upload.
+        let (prefix, mut total) = (format!("{staging}/"), (0, 0));
+        self.lock().left.retain(|path, object| {
+            let is_old = path.starts_with(&prefix) && object.modified < left_before;
+            if is_old {
+                total = (total.0 + 1, total.1 + object.bytes.len() as u64);
+            }
+            dry_run || !is_old
+        });
+        answer(total)
     }
 }
 
@@ -203,9 +221,15 @@ impl Drop for HeldName {
 struct Growing {
     memory: Memory,
     buffer: Arc<Mutex<Vec<u8>>>,
+    begun: u64,
+    left: Option<String>,
 }
 
 impl Upload for Growing {
+    fn begun(&self) -> u64 {
+        self.begun
+    }
+
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         for chunk in chunks {
@@ -218,16 +242,24 @@ impl Upload for Growing {
         StagedReader::new(Content::Growing(Arc::clone(&self.buffer)))
     }
 
+    fn leave(&mut self) -> u64 {
+        let Some(left) = self.left.take() else { return 0 };
+        let bytes = Bytes::copy_from_slice(&self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        let kept = bytes.len() as u64;
+        self.memory.lock().left.insert(left, Object::new(bytes));
+        kept
+    }
+
     fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
         let bytes = Bytes::copy_from_slice(&self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
         let mut all = self.memory.lock();
-        let present = all.objects.get(path.as_str()).filter(|object| object.bytes.len() == bytes.len());
+        let present = all.live.get(path.as_str()).filter(|object| object.bytes.len() == bytes.len());
         if let Some(object) = present {
             return Ok(object.blob());
         }
         let object = Object::new(bytes);
         let blob = object.blob();
-        all.objects.insert(path.to_string(), object);
+        all.live.insert(path.to_string(), object);
         Ok(blob)
     }
 }

@@ -14,6 +14,8 @@ mod buffers;
 mod conformance;
 mod error;
 mod layout;
+#[cfg(test)]
+mod left_tests;
 mod local;
 mod mapped;
 mod memory;
@@ -42,7 +44,7 @@ pub use session::Session;
 pub use staged::{Sealed, Staged, StagedReader};
 pub use window::{Found, Mark};
 
-use self::room::{Promise, Promised, Room};
+use self::room::{Promised, Room};
 use crate::model::{Area, ArtifactType, Checksum, Digest, Hasher, ProxyId, Ref, RefKey, Timestamp};
 
 /// The longest `FORMAT` file that is read, in bytes.
@@ -220,16 +222,14 @@ impl Store {
     /// Starts a new blob in the proxy's `tmp/<instance>/`. `expect` names the claims that will be
     /// compared, so that the right hashes are computed; a size that is expected must come true.
     ///
+    /// If one of the same sha256 broke off before, it goes on where that one ended: [`Staged::len`] says so.
+    ///
     /// If there is no room for it, or no way to write, it passes by unstored: see [`Staged::unstored`].
     pub async fn stage(&self, proxy: &ProxyId, expected_size: Option<u64>, expect: &[Checksum]) -> Staged {
-        let path = layout::staging(proxy);
-        let upload = match Promise::new(&self.room, &self.backend, &path, expected_size.unwrap_or(0)) {
-            Ok(promise) => {
-                let upload = self.backend.upload(&path).await;
-                upload.map(|upload| Box::new(Promised { upload, promise }) as Box<dyn Upload>)
-            }
-            Err(why) => Err(why),
-        };
+        let staging = layout::staging(proxy);
+        let left = expect.iter().find_map(Checksum::digest).map(|digest| layout::left(proxy, &digest));
+        let upload = Promised::start(&self.room, &self.backend, &staging, left.as_ref(), expected_size).await;
+        let upload = upload.map(|upload| Box::new(upload) as Box<dyn Upload>);
         Staged::new(proxy.artifact_type, upload, expected_size, expect)
     }
 
@@ -328,15 +328,19 @@ impl Store {
         self.backend.delete(&condemned).await.map(|_| ())
     }
 
-    /// G5: removes `tmp/` of instances whose lock can be taken; returns files and bytes. With
-    /// `dry_run` only counts.
-    pub async fn reap_staging(&self, dry_run: bool) -> Result<(u64, u64), StoreError> {
+    /// G5: removes `tmp/` of instances whose lock can be taken, and what broke off before the given time and
+    /// was not gone on with; returns files and bytes. With `dry_run` only counts.
+    pub async fn reap_staging(
+        &self,
+        left_before: Timestamp,
+        dry_run: bool,
+    ) -> Result<(u64, u64), StoreError> {
         let of_types = ArtifactType::ALL.into_iter().map(layout::config_staging);
         let of_proxies = self.proxies().await?;
         let mut total = (0, 0);
         let of_all = [layout::notes_staging()];
         for staging in of_all.into_iter().chain(of_types).chain(of_proxies.iter().map(layout::staging)) {
-            let (files, bytes) = self.backend.reap_staging(&staging, dry_run).await?;
+            let (files, bytes) = self.backend.reap_staging(&staging, left_before, dry_run).await?;
             total = (total.0 + files, total.1 + bytes);
         }
         Ok(total)

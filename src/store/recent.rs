@@ -116,14 +116,14 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Of a blob that nothing has been written of.
-    pub(super) fn new() -> Self {
-        Self::within(&ALL)
+    /// Of a blob of which so many bytes have been written.
+    pub(super) fn new(begun: u64) -> Self {
+        Self::within(&ALL, begun)
     }
 
-    fn within(room: &'static Room) -> Self {
+    fn within(room: &'static Room, end: u64) -> Self {
         room.keepers.fetch_add(1, Ordering::Relaxed);
-        Self { recent: Arc::new(Recent { room, pieces: Mutex::default() }), end: 0 }
+        Self { recent: Arc::new(Recent { room, pieces: Mutex::default() }), end }
     }
 
     /// The reading end.
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_reader_gets_the_memory_itself_from_the_middle_of_a_piece_to_its_end() {
-        let mut keeper = Keeper::within(room(100));
+        let mut keeper = Keeper::within(room(100), 0);
         let (first, second) = (Bytes::from_static(b"01234"), Bytes::from_static(b"56789"));
         keeper.keep(&first);
         keeper.keep(&Bytes::new());
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn the_oldest_go_first_and_no_bound_is_ever_passed() {
         let room = room(RECENT_BYTES * 2);
-        let mut keeper = Keeper::within(room);
+        let mut keeper = Keeper::within(room, 0);
         let recent = keeper.recent();
         let each = RECENT_BYTES / 4;
         for number in 0..9 {
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn blobs_share_the_room_of_all_and_give_it_back_when_they_end() {
         let room = room(10);
-        let (mut greedy, mut late) = (Keeper::within(room), Keeper::within(room));
+        let (mut greedy, mut late) = (Keeper::within(room, 0), Keeper::within(room, 0));
         let (first, second) = (greedy.recent(), late.recent());
         greedy.keep(&piece(1, 8));
         late.keep(&piece(2, 4));

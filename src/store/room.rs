@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::backend::{Backend, Space, Upload};
 use super::{Blob, ObjectPath, StagedReader, Store, StoreError};
-use crate::model::{ArtifactType, Share};
+use crate::model::{ArtifactType, Share, Timestamp};
 
 const GIB: u64 = 1 << 30;
 /// Room for content of unknown length is promised in such steps.
@@ -170,7 +170,7 @@ fn judge(limits: &Limits, account: &Account, bytes: u64, space: Option<Space>) -
 
 /// Room that was promised. Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Promise {
+struct Promise {
     room: Arc<Room>,
     backend: Arc<dyn Backend>,
     /// What it is for, as errors name it.
@@ -180,20 +180,23 @@ pub(super) struct Promise {
 }
 
 impl Promise {
-    /// Room for so many bytes at first.
+    /// Room for nothing yet.
+    fn new(room: &Arc<Room>, backend: &Arc<dyn Backend>, path: &ObjectPath) -> Self {
+        let (room, backend) = (Arc::clone(room), Arc::clone(backend));
+        Self { room, backend, path: path.as_str().into(), bytes: 0, written: 0 }
+    }
+
+    /// Room for so many bytes, of which some have been written already and were known to be stored.
     ///
     /// # Errors
     /// [`StoreError::NoRoom`].
-    pub(super) fn new(
-        room: &Arc<Room>,
-        backend: &Arc<dyn Backend>,
-        path: &ObjectPath,
-        bytes: u64,
-    ) -> Result<Self, StoreError> {
-        let (room, backend) = (Arc::clone(room), Arc::clone(backend));
-        let mut promise = Self { room, backend, path: path.as_str().into(), bytes: 0, written: 0 };
-        promise.grow(bytes, bytes)?;
-        Ok(promise)
+    fn begin(&mut self, written: u64, bytes: u64) -> Result<(), StoreError> {
+        if self.room.limits.is_some() {
+            let mut account = self.room.lock();
+            account.stored = account.stored.map(|stored| stored.saturating_sub(written));
+        }
+        self.grow(bytes, bytes)?;
+        self.use_up(written)
     }
 
     fn grow(&mut self, bytes: u64, wished: u64) -> Result<(), StoreError> {
@@ -217,12 +220,12 @@ impl Promise {
         Ok(())
     }
 
-    /// What was written stays.
-    fn keep(self) {
+    /// So many of the bytes that were written stay.
+    fn keep(&self, bytes: u64) {
         if self.room.limits.is_some() {
             let mut account = self.room.lock();
-            account.published += self.written;
-            account.stored = account.stored.map(|stored| stored + self.written);
+            account.published += bytes;
+            account.stored = account.stored.map(|stored| stored + bytes);
         }
     }
 }
@@ -241,11 +244,42 @@ impl Drop for Promise {
 #[derive(Debug)]
 pub(super) struct Promised {
     // In this order: the file is gone before its room is given back.
-    pub(super) upload: Box<dyn Upload>,
-    pub(super) promise: Promise,
+    upload: Box<dyn Upload>,
+    promise: Promise,
+}
+
+impl Promised {
+    /// An upload of so many bytes, as far as is known, that goes on with what was left, unless that is not what
+    /// it should be.
+    pub(super) async fn start(
+        room: &Arc<Room>,
+        backend: &Arc<dyn Backend>,
+        staging: &ObjectPath,
+        left: Option<&ObjectPath>,
+        bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let mut upload = backend.upload(staging, left).await?;
+        if bytes.is_some_and(|bytes| upload.begun() > bytes) {
+            drop(upload);
+            upload = backend.upload(staging, left).await?;
+        }
+        let mut promised = Self { promise: Promise::new(room, backend, staging), upload };
+        let begun = promised.upload.begun();
+        match promised.promise.begin(begun, bytes.unwrap_or(begun)) {
+            Ok(()) => Ok(promised),
+            Err(why) => {
+                promised.leave();
+                Err(why)
+            }
+        }
+    }
 }
 
 impl Upload for Promised {
+    fn begun(&self) -> u64 {
+        self.upload.begun()
+    }
+
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
         self.promise.use_up(chunks.iter().map(|chunk| chunk.len() as u64).sum())?;
         self.upload.append(chunks)
@@ -255,9 +289,16 @@ impl Upload for Promised {
         self.upload.reader()
     }
 
+    fn leave(&mut self) -> u64 {
+        let kept = self.upload.leave();
+        self.promise.keep(kept);
+        kept
+    }
+
     fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
-        let blob = self.upload.publish(path)?;
-        self.promise.keep();
+        let Self { upload, promise } = *self;
+        let blob = upload.publish(path)?;
+        promise.keep(promise.written);
         Ok(blob)
     }
 }
@@ -275,7 +316,8 @@ impl Store {
         self.backend.space()
     }
 
-    /// Counts the bytes of all blobs, condemned ones included; from then on the limit is held by that.
+    /// Counts the bytes of all blobs, condemned ones and what was left of some included; from then on the limit
+    /// is held by that.
     ///
     /// # Errors
     /// What the listing met; what was known before stays.
@@ -292,6 +334,7 @@ impl Store {
                 bytes += page?.iter().map(|entry| entry.size).sum::<u64>();
             }
         }
+        bytes += self.reap_staging(Timestamp::MAX, true).await?.1;
         let mut account = self.room.lock();
         // What came meanwhile may have been counted as well: rather twice than not at all.
         bytes += account.published - before;

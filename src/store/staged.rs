@@ -10,8 +10,9 @@
 //! hashed and checked as ever and pass through a bounded `window` to those who follow. Only publishing it
 //! then gives the store's error.
 //!
-//! Until it is published there is nothing but a file in `tmp/`: dropped on every error and every
-//! cancelled future, and after a crash removed by gc.
+//! Until it is published there is nothing but a file in `tmp/`. When nothing follows, because upstream or
+//! this process ends, what has come is left for the next staging of the same sha256 to go on with, which hashes
+//! it again before anything else. It is dropped if it has turned out wrong, or no name for it was announced.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +44,8 @@ static HELD: Held = Held { bytes: AtomicUsize::new(0), less: Notify::const_new()
 /// How many bytes are read at a time when content has to be hashed again.
 const REHASH_BYTES: usize = 256 << 10;
 
-/// A blob in the making. Dropping it removes the file; what readers have open stays readable.
+/// A blob in the making. Dropping it leaves what has come for a later one, or removes it; what readers have
+/// open stays readable.
 #[derive(Debug)]
 pub struct Staged {
     shared: Arc<Shared>,
@@ -126,6 +128,8 @@ struct Writer {
     hasher: Hasher,
     progress: watch::Sender<u64>,
     window: Arc<Window>,
+    /// How many bytes it goes on with that are still to be hashed.
+    unhashed: u64,
 }
 
 /// Where bytes go.
@@ -145,10 +149,11 @@ impl Staged {
         expect: &[Checksum],
     ) -> Self {
         let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
-        let (sender, progress) = watch::channel(0);
+        let begun = upload.as_ref().map_or(0, |upload| upload.begun());
+        let (sender, progress) = watch::channel(begun);
         let (sink, reader) = match upload {
             Ok(upload) => {
-                let keeper = Keeper::new();
+                let keeper = Keeper::new(begun);
                 let reader = StagedReader { recent: Some(keeper.recent()), ..upload.reader() };
                 (Sink::File { upload, keeper }, reader)
             }
@@ -160,7 +165,7 @@ impl Staged {
         };
         let unstored = sink.unstored().cloned();
         let window = Arc::clone(&reader.window);
-        let writer = Writer { sink, hasher: Hasher::new(sha512), progress: sender, window };
+        let writer = Writer { sink, hasher: Hasher::new(sha512), progress: sender, window, unhashed: begun };
         let queue = Queue {
             chunks: Vec::new(),
             held_bytes: 0,
@@ -168,16 +173,13 @@ impl Staged {
             state: State::Idle(Box::new(writer)),
             unstored: unstored.clone(),
         };
-        Self {
-            shared: Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new() }),
-            reader,
-            progress,
-            artifact_type,
-            expected_size,
-            with_sha512: sha512.is_some(),
-            len: 0,
-            unstored,
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), moved: Notify::new() });
+        if begun > 0 {
+            // While upstream is asked for the rest.
+            shared.begin(shared.lock());
         }
+        let with_sha512 = sha512.is_some();
+        Self { shared, reader, progress, artifact_type, expected_size, with_sha512, len: begun, unstored }
     }
 
     /// Sees that up to `bytes` of content stay in memory if it cannot be stored, whoever follows; the
@@ -239,12 +241,12 @@ impl Staged {
         self.unstored.as_deref()
     }
 
-    /// Bytes accepted so far.
+    /// Bytes accepted so far, with those that it began with.
     pub const fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether nothing was accepted yet.
+    /// Whether there is nothing yet.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -324,6 +326,12 @@ impl Shared {
         queue.held_bytes += bytes.len();
         queue.held_chunks += 1;
         HELD.add(bytes.len());
+        self.begin(queue);
+        Ok(true)
+    }
+
+    /// Sees that a job runs.
+    fn begin(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
         if let State::Idle(_) = queue.state
             && let State::Idle(writer) = std::mem::replace(&mut queue.state, State::Busy)
         {
@@ -331,7 +339,6 @@ impl Shared {
             drop(queue);
             spawn_blocking(move || turn.run());
         }
-        Ok(true)
     }
 
     /// Waits for the job to end and takes the writer.
@@ -353,8 +360,14 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
         // What a job that died, or never began, has left.
-        HELD.remove(self.lock().held_bytes);
+        HELD.remove(queue.held_bytes);
+        if let State::Idle(writer) = &mut queue.state
+            && let Sink::File { upload, .. } = &mut writer.sink
+        {
+            upload.leave();
+        }
     }
 }
 
@@ -366,6 +379,12 @@ struct Turn {
 
 impl Turn {
     fn run(mut self) {
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.catch_up()
+        {
+            tracing::warn!(%error, "what was left of a transfer cannot be read");
+            return;
+        }
         while let Some(chunks) = self.next() {
             // Present until `drop`.
             let Some(writer) = &mut self.writer else { return };
@@ -397,7 +416,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.writer.take().is_some() {
-            // Only a panic, or a runtime that shut down before the job began, leads here.
+            // Only a disk that does not read, a panic, or a runtime that shut down before the job began, leads here.
             self.shared.lock().state = State::Ended;
         }
         self.shared.moved.notify_one();
@@ -405,6 +424,17 @@ impl Drop for Turn {
 }
 
 impl Writer {
+    /// Hashes what it goes on with.
+    fn catch_up(&mut self) -> io::Result<()> {
+        let unhashed = std::mem::take(&mut self.unhashed);
+        match &self.sink {
+            Sink::File { upload, .. } if unhashed > 0 => {
+                hash(&upload.reader().content, unhashed, &mut self.hasher)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes what comes next; why it cannot be stored, if that is new.
     fn take(&mut self, chunks: Vec<Bytes>) -> Option<Arc<StoreError>> {
         let lost = match &mut self.sink {
@@ -446,13 +476,17 @@ fn ended() -> StoreError {
 
 fn rehash(content: &Content, size: u64, claim: &Checksum) -> Result<Hashed, StoreError> {
     let mut hasher = Hasher::new(Some(claim));
+    hash(content, size, &mut hasher).map_err(|error| StoreError::io("read", "tmp", error))?;
+    Ok(hasher.finish())
+}
+
+/// Hashes content from where the hasher stands up to `size` bytes.
+fn hash(content: &Content, size: u64, hasher: &mut Hasher) -> io::Result<()> {
     while hasher.size() < size {
         let len = usize::try_from(size - hasher.size()).map_or(REHASH_BYTES, |left| left.min(REHASH_BYTES));
-        let bytes =
-            content.read_at(hasher.size(), len).map_err(|error| StoreError::io("read", "tmp", error))?;
-        hasher.update(&bytes);
+        hasher.update(&content.read_at(hasher.size(), len)?);
     }
-    Ok(hasher.finish())
+    Ok(())
 }
 
 /// Bytes that are known to be right, not yet durable. Dropping it removes the file.

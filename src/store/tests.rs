@@ -298,6 +298,12 @@ async fn a_sha512_that_nobody_announced_is_checked_all_the_same() {
 struct Gated(std::sync::Mutex<mpsc::Receiver<bool>>);
 
 impl Upload for Gated {
+    fn begun(&self) -> u64 {
+        0
+    }
+    fn leave(&mut self) -> u64 {
+        0
+    }
     fn append(&mut self, _chunks: &[Bytes]) -> Result<(), StoreError> {
         match self.0.get_mut().expect("not poisoned").recv() {
             Ok(true) => Ok(()),
@@ -414,7 +420,7 @@ async fn a_staging_that_loses_the_store_on_the_way_goes_on_from_there() {
     let (stores, home) = stores().await;
     drop(stores);
     let store = Store::create(home.path().join("root").to_str().expect("text")).await.expect("a root");
-    let upload = store.backend.upload(&layout::staging(&proxy())).await.expect("an upload");
+    let upload = store.backend.upload(&layout::staging(&proxy()), None).await.expect("an upload");
     let upload = Box::new(Failing { upload, left: 2 });
     let mut staged = Staged::new(TYPE, Ok(upload), None, &[]).held_whole(1 << 20);
     let (reader, mut progress) = (staged.reader(), staged.progress());
@@ -457,6 +463,12 @@ struct Failing {
 }
 
 impl Upload for Failing {
+    fn begun(&self) -> u64 {
+        self.upload.begun()
+    }
+    fn leave(&mut self) -> u64 {
+        self.upload.leave()
+    }
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
         self.left = self
             .left
@@ -580,7 +592,7 @@ async fn locks_and_staging_are_of_the_open_store() {
         drop(held);
         assert!(store.lock("gc.lock").expect("lock").is_some());
         let staged = store.stage(&proxy(), None, &[]).await;
-        assert_eq!(store.reap_staging(false).await.expect("reaped"), (0, 0));
+        assert_eq!(store.reap_staging(Timestamp::MAX, false).await.expect("reaped"), (0, 0));
         drop(staged);
     }
 }

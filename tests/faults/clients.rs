@@ -249,6 +249,34 @@ async fn b5_a_second_sigterm_ends_it_and_leaves_no_wrong_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b5_what_had_come_when_it_was_stopped_is_not_fetched_again() {
+    let origin = Origin::start().await;
+    let mut repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    let gate = Gate::closed();
+    let blob = origin.blob("library/app", 4 * MIB);
+    origin.on(&blob.path).hold_after(3 * MIB as u64, &gate).always();
+    let mut answer = repoxy.open(Method::GET, &blob.path, &[]).await;
+    let mut received = 0;
+    while received < 2 * MIB {
+        received += answer.chunk().await.expect("not broken").expect("not the end").len();
+    }
+    repoxy.signal(Signal::TERM);
+    let door = address(&repoxy);
+    eventually("the door is closed", || std::net::TcpStream::connect(door).is_err()).await;
+    assert_eq!(repoxy.terminate().code(), Some(0));
+    gate.open();
+    let partial = repoxy.files("type/container/proxies/hub/tmp/partial");
+    assert_eq!(partial.len(), 1, "{partial:?}");
+    let kept = partial[0].metadata().expect("there").len();
+    assert!(kept >= 2 * MIB as u64, "{kept}");
+    repoxy.start();
+    repoxy.assert_sound().await;
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    let last = origin.seen("GET", &blob.path).pop().expect("seen");
+    assert_eq!(last.header("range"), Some(&*format!("bytes={kept}-")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn b5_no_connection_misses_that_it_is_to_end() {
     let origin = Origin::start().await;
     let mut repoxy = Repoxy::with(&proxy(&origin, ""));

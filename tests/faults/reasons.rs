@@ -44,7 +44,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
         "A2",
         "up to its second question; that it is asked no more than six times is proved in `src/cache/transfer.rs`",
     ),
-    ("A6", "the partial file is dropped, not kept for a later request"),
+    ("A6", "from 1 MiB on; while gc has a shorter grace period, for that long"),
     (
         "A7",
         "a document is fetched once more at once, a blob by the next request, for bytes of it are out already; one that is held back whole ends in 502, others in a cut; counted in the log, not as a metric",
@@ -55,7 +55,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("B3", "8,192 connections are taken, the others wait in the kernel"),
     (
         "B5",
-        "readiness cannot be seen from outside during a drain, for the door is closed; partial files are not resumed",
+        "readiness cannot be seen from outside during a drain, for the door is closed; partial files are used again from 1 MiB on",
     ),
     ("B12", "twelve rounds of churn, not an hour"),
     ("C2", "upstream is always asked for the same media types, so that there is one variant"),

@@ -1,6 +1,8 @@
 //! D3, and the limit of `gc.max_bytes`: room is made before there is none, and what cannot have any is
 //! passed through before anything is written.
 
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -29,10 +31,16 @@ async fn pull(repoxy: &Repoxy, image: &Manifest) {
     }
 }
 
+/// The files below directories and their bytes. What has two names, because it is being moved, is there once.
+fn below(dirs: &[PathBuf]) -> HashMap<u64, u64> {
+    let all = dirs.iter().flat_map(|dir| files(dir));
+    // What goes while it is looked at is not there.
+    all.filter_map(|file| file.metadata().ok()).map(|file| (file.ino(), file.len())).collect()
+}
+
 /// Bytes of all files below a directory.
 fn bytes_below(dir: &Path) -> u64 {
-    // What goes while it is looked at is not there.
-    files(dir).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+    below(&[dir.to_owned()]).values().sum()
 }
 
 /// Makes refs look as if they had last been used days ago.
@@ -97,7 +105,7 @@ async fn d3_what_the_disk_has_no_room_for_is_passed_through_and_nothing_of_it_is
     let large = origin.blob("library/app", 13 * MIB);
     let staging = inside(&repoxy, "type/container/proxies/hub/tmp");
     let (most, over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-    let watch = watch(move || bytes_below(&staging), &most, &over);
+    let watch = watch(vec![staging], &most, &over);
     assert_eq!(repoxy.get(&large.path).await.bytes(), &large.bytes);
     over.store(true, Ordering::SeqCst);
     watch.join().expect("no panic");
@@ -108,16 +116,17 @@ async fn d3_what_the_disk_has_no_room_for_is_passed_through_and_nothing_of_it_is
     pull(&repoxy, &image).await;
 }
 
-/// Looks again and again until it is over; the most that was seen.
-fn watch(
-    look: impl Fn() -> u64 + Send + 'static,
-    most: &Arc<AtomicU64>,
-    over: &Arc<AtomicBool>,
-) -> std::thread::JoinHandle<()> {
+/// Looks again and again until it is over; the most bytes that were there at one time. Looking takes a while,
+/// in which one may go and another come: what is there in two looks was there between them.
+fn watch(dirs: Vec<PathBuf>, most: &Arc<AtomicU64>, over: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let (most, over) = (Arc::clone(most), Arc::clone(over));
     std::thread::spawn(move || {
+        let mut before = HashMap::new();
         while !over.load(Ordering::SeqCst) {
-            most.fetch_max(look(), Ordering::SeqCst);
+            let now = below(&dirs);
+            let both = before.iter().filter_map(|(file, bytes)| Some(*now.get(file)?.min(bytes)));
+            most.fetch_max(both.sum(), Ordering::SeqCst);
+            before = now;
         }
     })
 }
@@ -130,11 +139,10 @@ async fn d3_a_limit_holds_while_far_more_is_pulled_than_it_lets_in() {
     let repoxy = Repoxy::with(&format!("{}\n[gc]\nmax_bytes = \"8MiB\"\n", proxy(&origin, "ttl = \"1h\"")));
     let images: Vec<_> = (0..64).map(|n| origin.image(&format!("library/app{n}"), "1.0", 1, MIB)).collect();
 
-    // In the order in which a file moves, turned round, so that none is seen twice.
     let places =
         ["trash", "blobs", "proxies/hub/tmp"].map(|below| repoxy.root().join("type/container").join(below));
     let (most, over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-    let watch = watch(move || places.iter().map(|place| bytes_below(place)).sum(), &most, &over);
+    let watch = watch(places.to_vec(), &most, &over);
     for _ in 0..2 {
         let pulls = futures_util::stream::iter(&images);
         pulls.for_each_concurrent(AT_A_TIME, |image| pull(&repoxy, image)).await;

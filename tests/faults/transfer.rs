@@ -1,5 +1,6 @@
 //! A: transfers from upstream that break, lie, or are wanted by many at once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +115,58 @@ async fn a6_an_upstream_that_never_gets_further_is_given_up_and_nothing_is_publi
     assert_eq!(repoxy.files("type/container/blobs"), [] as [std::path::PathBuf; 0]);
     origin.forget_scripts(&blob.path);
     assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    repoxy.stored(1).await;
+    repoxy.assert_sound().await;
+}
+
+/// A server that has had to give up a blob at two fifths, and where it keeps them.
+async fn given_up() -> (Origin, Blob, Repoxy, PathBuf) {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", SIZE);
+    origin.on(&blob.path).cut_after(CUT).once();
+    origin.on(&blob.path).status(404).always();
+    let repoxy = Repoxy::before(&origin);
+    assert!(repoxy.get(&blob.path).await.body.is_err());
+    origin.forget_scripts(&blob.path);
+    let partials = || repoxy.files("type/container/proxies/hub/tmp/partial");
+    eventually("it is left", || partials().len() == 1).await;
+    let partial = partials().remove(0);
+    assert_eq!(partial.metadata().expect("there").len(), CUT);
+    assert_eq!(repoxy.files("type/container/blobs"), [] as [PathBuf; 0]);
+    (origin, blob, repoxy, partial)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a6_what_had_come_is_kept_and_the_next_request_fetches_only_the_rest() {
+    let (origin, blob, repoxy, partial) = given_up().await;
+    assert!(repoxy.run(&["gc", "--force"]).status.success());
+    repoxy.assert_sound().await;
+    assert!(partial.exists(), "gc leaves it for a day");
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    let last = origin.seen("GET", &blob.path).pop().expect("seen");
+    assert_eq!(last.header("range"), Some(&*format!("bytes={CUT}-")));
+    assert_eq!(repoxy.files("type/container/proxies/hub/tmp/partial"), [] as [PathBuf; 0]);
+    repoxy.stored(1).await;
+    repoxy.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a6_what_had_come_goes_after_a_day_or_when_it_turns_out_wrong() {
+    let (_, _, repoxy, partial) = given_up().await;
+    let file = std::fs::File::options().write(true).open(&partial).expect("there");
+    let written = file.metadata().and_then(|stat| stat.modified()).expect("known");
+    file.set_modified(written - Duration::from_hours(25)).expect("set");
+    let said = repoxy.run(&["gc", "--force"]);
+    assert!(said.status.success() && !partial.exists(), "{said:?}");
+
+    let (origin, blob, repoxy, partial) = given_up().await;
+    let mut bytes = std::fs::read(&partial).expect("read");
+    bytes[CUT_AT / 2] ^= 1;
+    std::fs::write(&partial, bytes).expect("written");
+    assert!(repoxy.get(&blob.path).await.body.is_err(), "what is wrong is not ended as if it was right");
+    assert_eq!(repoxy.files("type/container/proxies/hub/tmp/partial"), [] as [PathBuf; 0]);
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    assert_eq!(origin.seen("GET", &blob.path).pop().expect("seen").header("range"), None);
     repoxy.stored(1).await;
     repoxy.assert_sound().await;
 }

@@ -163,7 +163,7 @@ pub enum Finding {
         /// The ref.
         key: RefKey,
     },
-    /// Files in `tmp/` of processes that are gone.
+    /// Files in `tmp/` of processes that are gone, and partial files that are too old.
     Leftovers {
         /// How many.
         files: u64,

@@ -4,7 +4,7 @@
 
 use super::finding::Mend;
 use crate::maintain::reindex::record_of;
-use crate::maintain::{MaintainError, Upkeep};
+use crate::maintain::{MaintainError, PARTIALS_KEPT, Upkeep};
 use crate::model::RefKey;
 
 /// Mends once. What somebody else has mended meanwhile is no error.
@@ -31,7 +31,7 @@ pub(super) async fn mend(at: Upkeep<'_>, mend: Mend<'_>) -> Result<(), MaintainE
         Mend::Record(key) => record(at, key).await,
         Mend::Forget(key) => forget(at, Some(key)),
         Mend::Clear => {
-            at.store.reap_staging(false).await?;
+            at.store.reap_staging(at.partials_since(PARTIALS_KEPT), false).await?;
             Ok(())
         }
     }

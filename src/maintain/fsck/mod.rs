@@ -22,7 +22,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::digests::Collector;
-use super::{MaintainError, Upkeep};
+use super::{MaintainError, PARTIALS_KEPT, Upkeep};
 use crate::index::Index;
 use crate::model::{ArtifactType, Digest};
 
@@ -147,9 +147,10 @@ impl Check<'_> {
         }
     }
 
-    /// What processes that are gone left in `tmp/`. Those of living ones are locked and not counted.
+    /// What processes that are gone left in `tmp/`, and partial files that are too old. Those of living
+    /// processes are locked and not counted.
     async fn staging(&mut self) -> Result<(), MaintainError> {
-        let (files, bytes) = self.at.store.reap_staging(true).await?;
+        let (files, bytes) = self.at.store.reap_staging(self.at.partials_since(PARTIALS_KEPT), true).await?;
         if files > 0 {
             self.found(&Finding::Leftovers { files, bytes }).await?;
         }

@@ -46,7 +46,7 @@ pub(super) async fn execute(at: Upkeep<'_>, plan: &Plan, start: Timestamp) -> Re
     let spared = expire(at, plan, start, &mut tally).await?;
     reap(at, plan, &spared, &mut tally).await?;
     condemn(at, plan, &spared, start, &mut tally).await?;
-    reap_staging(at, &mut tally).await?;
+    (tally.staging_files, tally.staging_bytes) = at.store.reap_staging(plan.partials_since, false).await?;
     Ok(tally)
 }
 
@@ -148,12 +148,6 @@ async fn condemn(
             tally.condemned_bytes += size;
         }
     }
-    Ok(())
-}
-
-/// G5: removes what processes that are gone left in `tmp/`.
-async fn reap_staging(at: Upkeep<'_>, tally: &mut Tally) -> Result<(), MaintainError> {
-    (tally.staging_files, tally.staging_bytes) = at.store.reap_staging(false).await?;
     Ok(())
 }
 

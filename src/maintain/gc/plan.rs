@@ -38,7 +38,9 @@ pub struct Plan {
     pub reap: Vec<(ArtifactType, TrashEntry)>,
     /// Live blobs to condemn.
     pub condemn: Vec<Doomed>,
-    /// Files left in `tmp/` by processes that are gone.
+    /// Since when partial files must have been left to stay.
+    pub partials_since: Timestamp,
+    /// Files in `tmp/` of processes that are gone, and partial files that are too old.
     pub staging_files: u64,
     /// Their bytes.
     pub staging_bytes: u64,
@@ -75,7 +77,8 @@ pub(super) async fn make(at: Upkeep<'_>, options: &Options, now: Timestamp) -> R
         trash.into_iter().partition(|(artifact_type, entry)| marks.contains(*artifact_type, &entry.digest));
     let mut plan = Plan { refs: marks.refs, expire, restore, reap, ..Plan::default() };
     choose_condemned(at, &marks, options.grace, now, &mut plan).await?;
-    (plan.staging_files, plan.staging_bytes) = at.store.reap_staging(true).await?;
+    plan.partials_since = at.partials_since(options.grace);
+    (plan.staging_files, plan.staging_bytes) = at.store.reap_staging(plan.partials_since, true).await?;
     Ok(plan)
 }
 

@@ -326,9 +326,9 @@ impl Backend for Local {
         self.run(move |files| files.put(&path, &staging, bytes, false))
     }
 
-    fn upload(&self, staging: &ObjectPath) -> Answer<'_, Box<dyn Upload>> {
-        let staging = staging.clone();
-        self.run(move |files| Ok(Box::new(files.upload(&staging)?) as Box<dyn Upload>))
+    fn upload(&self, staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>> {
+        let (staging, left) = (staging.clone(), left.cloned());
+        self.run(move |files| Ok(Box::new(files.upload(&staging, left)?) as Box<dyn Upload>))
     }
 
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {
@@ -370,10 +370,15 @@ impl Backend for Local {
         self.0.lock(path)
     }
 
-    fn reap_staging(&self, staging: &ObjectPath, dry_run: bool) -> Answer<'_, (u64, u64)> {
+    fn reap_staging(
+        &self,
+        staging: &ObjectPath,
+        left_before: Timestamp,
+        dry_run: bool,
+    ) -> Answer<'_, (u64, u64)> {
         let staging = staging.clone();
         self.run(move |files| {
-            staging::reap(&files.root, staging.as_str(), dry_run)
+            staging::reap(&files.root, staging.as_str(), left_before, dry_run)
                 .map_err(|error| files.error("reap", &staging, error))
         })
     }

@@ -15,7 +15,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::super::blob::Content;
-use super::super::{Blob, ObjectPath, StagedReader, StoreError, Upload};
+use super::super::{Blob, ObjectPath, StagedReader, Stat, StoreError, Upload};
 use super::root::TRIES;
 use super::staging::TempFile;
 use super::{Files, size_of};
@@ -26,17 +26,36 @@ const SLICES: usize = 1024;
 /// The most of a file that is reserved on disk before it is written.
 const MAX_AHEAD: u64 = 16 << 20;
 
+/// The fewest bytes that are worth being left for a later upload: fewer are sooner fetched again.
+const WORTH_LEAVING: u64 = 1 << 20;
+
 /// How much a file must have grown to before anything is reserved for it.
 const RESERVE_FROM: u64 = 2 << 20;
 
 impl Files {
-    /// Starts a file in the staging directory.
-    pub(super) fn upload(self: &Arc<Self>, tmp: &ObjectPath) -> Result<LocalUpload, StoreError> {
-        let file = self
-            .stagings
-            .create(&self.root, tmp.as_str())
-            .map_err(|error| self.error("create", tmp, error))?;
-        Ok(LocalUpload { files: Arc::clone(self), file, staging: tmp.clone(), len: 0, reserved: Some(0) })
+    /// Starts a file in the staging directory, or goes on with one that was left.
+    pub(super) fn upload(
+        self: &Arc<Self>,
+        tmp: &ObjectPath,
+        left: Option<ObjectPath>,
+    ) -> Result<LocalUpload, StoreError> {
+        let stagings = &self.stagings;
+        // What cannot be gone on with is begun anew.
+        let found = left.as_ref().and_then(|left| {
+            let found = stagings.adopt(&self.root, tmp.as_str(), left.as_str());
+            found
+                .inspect_err(|error| tracing::debug!(%left, %error, "could not take up what was left"))
+                .ok()?
+        });
+        let (file, len) = match found {
+            Some(found) => found,
+            None => {
+                let created = stagings.create(&self.root, tmp.as_str());
+                (created.map_err(|error| self.error("create", tmp, error))?, 0)
+            }
+        };
+        let (files, staging) = (Arc::clone(self), tmp.clone());
+        Ok(LocalUpload { files, file, staging, left, begun: len, len, reserved: Some(len) })
     }
 
     /// Writes a small file; with `replace` in the place of one that is there. False if one is there
@@ -48,7 +67,7 @@ impl Files {
         bytes: Bytes,
         replace: bool,
     ) -> Result<bool, StoreError> {
-        let mut upload = self.upload(tmp)?;
+        let mut upload = self.upload(tmp, None)?;
         upload.append(&[bytes])?;
         upload.sync()?;
         upload.place(path, replace)
@@ -61,6 +80,9 @@ pub(super) struct LocalUpload {
     files: Arc<Files>,
     file: TempFile,
     staging: ObjectPath,
+    /// Where it is to be left.
+    left: Option<ObjectPath>,
+    begun: u64,
     len: u64,
     /// Up to where room is reserved; `None` if this place cannot reserve any.
     reserved: Option<u64>,
@@ -113,6 +135,10 @@ impl LocalUpload {
 }
 
 impl Upload for LocalUpload {
+    fn begun(&self) -> u64 {
+        self.begun
+    }
+
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
         for chunks in chunks.chunks(SLICES) {
             write_at(self.file.file(), chunks, self.len)
@@ -125,6 +151,16 @@ impl Upload for LocalUpload {
 
     fn reader(&self) -> StagedReader {
         StagedReader::new(Content::File(Arc::clone(self.file.file())))
+    }
+
+    fn leave(&mut self) -> u64 {
+        let Some(left) = self.left.take().filter(|_| self.len >= WORTH_LEAVING) else { return 0 };
+        // Of two that were left the one that came further is of more use.
+        let has_less = |stat: Option<Stat>| stat.is_none_or(|stat| stat.size < self.len);
+        let kept = self.files.stat(&left).is_ok_and(has_less)
+            && self.release().is_ok()
+            && self.place(&left, true).is_ok_and(|placed| placed);
+        if kept { self.len } else { 0 }
     }
 
     fn publish(mut self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {

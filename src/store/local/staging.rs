@@ -6,6 +6,9 @@
 //! While an owner makes its directory it holds `tmp/` itself shared, and whoever wants to know whether
 //! an owner is dead holds it alone, so that nobody is taken for dead who is just being born. Both
 //! locks are held for a few system calls. Where there are no locks, nobody is ever taken for dead.
+//!
+//! What was left before its end (`partial/`) belongs to nobody: who goes on with it renames it into a
+//! directory of its own, which only one can do, and what is old is removed.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,12 +16,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat as RawStat};
 use rustix::io::{Errno, Result};
 use ulid::Ulid;
 
+use super::super::layout;
 use super::root::{DIR_MODE, FILE_MODE, Root, TRIES, absent_is_none, is_regular};
 use super::walk::names;
+use super::{size_of, stat_of};
+use crate::model::Timestamp;
 
 /// The file whose lock says that the owner lives.
 const ALIVE: &str = ".alive";
@@ -41,6 +47,22 @@ impl Stagings {
             }
         }
         TempFile::create(self.at(root, tmp)?)
+    }
+
+    /// Takes the file at `left` into the staging directory of this instance below `tmp`; with its size.
+    /// `None` if there is none, and if it is no use.
+    pub(super) fn adopt(&self, root: &Root, tmp: &str, left: &str) -> Result<Option<(TempFile, u64)>> {
+        let Some((dir, leaf)) = absent_is_none(root.parent(left))? else { return Ok(None) };
+        // Most have nothing that was left, and need no directory of their own to know.
+        if absent_is_none(rustix::fs::statat(&dir, leaf, AtFlags::SYMLINK_NOFOLLOW))?.is_none() {
+            return Ok(None);
+        }
+        let staging = self.at(root, tmp)?;
+        let name = staging.next_name();
+        if absent_is_none(rustix::fs::renameat(&dir, leaf, &staging.dir, &name))?.is_none() {
+            return Ok(None);
+        }
+        Ok(TempFile::take_up(staging, name))
     }
 
     fn at(&self, root: &Root, tmp: &str) -> Result<Arc<Staging>> {
@@ -97,6 +119,12 @@ fn lock(file: &OwnedFd, operation: FlockOperation) -> Result<()> {
     }
 }
 
+impl Staging {
+    fn next_name(&self) -> String {
+        format!("{}.part", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         // What cannot be removed now is removed by gc later.
@@ -116,10 +144,29 @@ pub(super) struct TempFile {
 
 impl TempFile {
     fn create(staging: Arc<Staging>) -> Result<Self> {
-        let name = format!("{}.part", staging.next.fetch_add(1, Ordering::Relaxed));
+        let name = staging.next_name();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = Arc::new(rustix::fs::openat(&staging.dir, &name, flags, FILE_MODE)?);
         Ok(Self { staging, name, file, published: false })
+    }
+
+    /// Opens what lies in the staging directory, to go on with it; with its size. What is not a file of ours
+    /// alone is removed: `None`.
+    fn take_up(staging: Arc<Staging>, name: String) -> Option<(Self, u64)> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&staging.dir, &name, flags, Mode::empty());
+        let opened = opened.and_then(|file| Ok((rustix::fs::fstat(&file)?, file)));
+        match opened {
+            Ok((stat, file)) if is_regular(&stat) && stat.st_nlink == 1 => {
+                let file = Self { staging, name, file: Arc::new(file), published: false };
+                Some((file, size_of(&stat)))
+            }
+            _ => {
+                // What cannot be removed now, a directory for one, gc removes when this process has ended.
+                let _ = rustix::fs::unlinkat(&staging.dir, &name, AtFlags::empty());
+                None
+            }
+        }
     }
 
     pub(super) const fn file(&self) -> &Arc<OwnedFd> {
@@ -158,9 +205,9 @@ impl Drop for TempFile {
     }
 }
 
-/// Removes the directories below `tmp` whose owners have died; returns files and bytes. With
-/// `dry_run` only counts.
-pub(super) fn reap(root: &Root, tmp: &str, dry_run: bool) -> Result<(u64, u64)> {
+/// Removes the directories below `tmp` whose owners have died, and what was left and is older than the
+/// given time; returns files and bytes. With `dry_run` only counts.
+pub(super) fn reap(root: &Root, tmp: &str, left_before: Timestamp, dry_run: bool) -> Result<(u64, u64)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let Some(tmp) = absent_is_none(root.open(tmp, flags, Mode::empty()))? else { return Ok((0, 0)) };
     let mut total = (0, 0);
@@ -168,8 +215,13 @@ pub(super) fn reap(root: &Root, tmp: &str, dry_run: bool) -> Result<(u64, u64)> 
         if !kind.is_dir() {
             continue;
         }
+        if name == layout::LEFT {
+            let (files, bytes) = reap_left(&tmp, left_before, dry_run)?;
+            total = (total.0 + files, total.1 + bytes);
+            continue;
+        }
         let Some(dead) = Dead::find(&tmp, &name)? else { continue };
-        let (files, bytes) = empty(&dead.dir, dry_run)?;
+        let (files, bytes) = empty(&dead.dir, |_| true, dry_run)?;
         total = (total.0 + files, total.1 + bytes);
         if !dry_run {
             // Last, so that a reaper that is stopped half-way leaves something that can be reaped.
@@ -211,7 +263,21 @@ impl Dead {
     }
 }
 
-fn empty(dir: &OwnedFd, dry_run: bool) -> Result<(u64, u64)> {
+/// Removes what was left before the given time.
+fn reap_left(tmp: &OwnedFd, before: Timestamp, dry_run: bool) -> Result<(u64, u64)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(tmp, layout::LEFT, flags, Mode::empty());
+    let Some(dir) = absent_is_none(dir)? else { return Ok((0, 0)) };
+    let total = empty(&dir, |stat| stat_of(stat).modified < before, dry_run)?;
+    if !dry_run {
+        // Fails as long as there is something in it.
+        let _ = rustix::fs::unlinkat(tmp, layout::LEFT, AtFlags::REMOVEDIR);
+    }
+    Ok(total)
+}
+
+/// Removes the files of a directory that are to go.
+fn empty(dir: &OwnedFd, goes: impl Fn(&RawStat) -> bool, dry_run: bool) -> Result<(u64, u64)> {
     let mut total = (0, 0);
     for (name, kind) in names(dir.as_fd())? {
         if kind.is_dir() || name == ALIVE {
@@ -220,10 +286,13 @@ fn empty(dir: &OwnedFd, dry_run: bool) -> Result<(u64, u64)> {
         let Some(stat) = absent_is_none(rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW))? else {
             continue;
         };
+        if !goes(&stat) {
+            continue;
+        }
         if !dry_run {
             absent_is_none(rustix::fs::unlinkat(dir, &name, AtFlags::empty()))?;
         }
-        let bytes = if is_regular(&stat) { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        let bytes = if is_regular(&stat) { size_of(&stat) } else { 0 };
         total = (total.0 + 1, total.1 + bytes);
     }
     Ok(total)
