@@ -29,7 +29,7 @@ use super::{Blob, StoreError, Upload, blocking, layout};
 use crate::model::{Algorithm, ArtifactType, Checksum, Digest, Hashed, Hasher};
 
 /// The most bytes that one staging holds in memory: taken, but not yet written and hashed.
-const HOLD_BYTES: usize = 256 << 10;
+const HOLD_BYTES: usize = 1 << 20;
 
 /// The most pieces that one staging holds, and that one write call is given (Linux takes 1024).
 const HOLD_CHUNKS: usize = 1024;

@@ -321,20 +321,20 @@ impl Upload for Gated {
 #[tokio::test]
 async fn a_staging_holds_so_much_and_then_makes_its_writer_wait() {
     let (leave, mut staged) = gated(&[]);
-    let chunk = Bytes::from(vec![0; 100 << 10]);
+    let chunk = Bytes::from(vec![0; 400 << 10]);
     for _ in 0..2 {
         staged.write(chunk.clone()).now_or_never().expect("taken at once").expect("written");
     }
     assert!(staged.room().now_or_never().is_none(), "no room for more");
     assert!(staged.write(chunk.clone()).now_or_never().is_none(), "more than is held");
-    assert_eq!(staged.len(), 200 << 10, "what was not taken does not count");
+    assert_eq!(staged.len(), 800 << 10, "what was not taken does not count");
     for _ in 0..3 {
         leave.send(true).expect("heard");
     }
     staged.room().await.expect("room again");
     staged.write(chunk).await.expect("written");
     let sealed = staged.seal(&[]).await.expect("sealed");
-    assert_eq!(sealed.size, 300 << 10);
+    assert_eq!(sealed.size, 1200 << 10);
 }
 
 #[tokio::test]
