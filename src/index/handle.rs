@@ -114,6 +114,9 @@ impl Handle {
         match Index::open_with(dir, &self.options) {
             Ok((index, opened)) => {
                 tracing::info!(?opened, complete = index.is_complete(), "opened the index");
+                if let Err(error) = index.rehearse() {
+                    tracing::debug!(%error, "the index could not be asked");
+                }
                 let notice = if index.is_complete() { Notice::Changed } else { Notice::Rebuild };
                 self.current.store(Some(Arc::new(index)));
                 self.away.store(false, Ordering::Relaxed);

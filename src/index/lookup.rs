@@ -50,6 +50,17 @@ pub(super) const LINKS: &str = "SELECT l.links FROM refs r JOIN linked l ON l.re
      WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
 
 impl Index {
+    /// Has the questions of requests made ready, so that the first that asks them does not wait for that.
+    pub(super) fn rehearse(&self) -> Result<(), IndexError> {
+        self.read(|connection| {
+            for question in [LOOKUP, GRANT_BY_TARGET, GRANT_BY_LINK] {
+                // Goes to the connection's cache when it is dropped.
+                connection.prepare_cached(question)?;
+            }
+            Ok(())
+        })
+    }
+
     /// The ref as last recorded (`links` are not loaded: always `None`).
     pub fn lookup(&self, key: &RefKey) -> Result<Option<Ref>, IndexError> {
         self.by_key(LOOKUP, key, |row| rows::reference(row, 0))
