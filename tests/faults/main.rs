@@ -16,6 +16,7 @@ mod outage;
 mod power;
 mod reasons;
 mod room;
+mod scale;
 mod security;
 mod semantics;
 mod transfer;
