@@ -90,7 +90,9 @@ pub(super) async fn choose(
                 let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
                 let used = Use::of(at, &named, key, reference, last_used);
                 let reason = decide(used, options, cut, now)?;
-                Some(Expired { key: key.clone(), reason, last_used })
+                // Of a million keys each had the name of its proxy to itself.
+                let key = RefKey { proxy: proxy.clone(), ..key.clone() };
+                Some(Expired { key, reason, last_used })
             }));
         }
     }
