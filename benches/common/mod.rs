@@ -10,6 +10,7 @@ pub(crate) mod transfer;
 
 use std::error::Error;
 use std::fs;
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -87,6 +88,21 @@ pub(crate) fn check(address: SocketAddr, items: &[&Item]) -> Outcome<()> {
         transfer::verify(&mut connection, &item.path, &item.digest, item.size)?;
     }
     Ok(())
+}
+
+/// Reads the head of the next request of a connection: its method and its path. `None` at its end.
+pub(crate) fn next_request(reader: &mut impl BufRead) -> Outcome<Option<(String, String)>> {
+    let mut first = String::new();
+    if reader.read_line(&mut first)? == 0 {
+        return Ok(None);
+    }
+    let mut line = String::new();
+    while reader.read_line(&mut line)? != 0 && line != "\r\n" {
+        line.clear();
+    }
+    let mut words = first.split_ascii_whitespace();
+    let path = |target: &str| target.split('?').next().unwrap_or_default().to_owned();
+    Ok(words.next().zip(words.next()).map(|(method, target)| (method.to_owned(), path(target))))
 }
 
 /// Prints the table and writes the samples if asked for; false if figures are judged and a goal is missed.

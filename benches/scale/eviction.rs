@@ -1,7 +1,7 @@
 //! Eviction under a full limit: far more is pulled than it lets in, while clients ask for what is hot.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::common::book::Goal;
 use crate::common::process::{Server, free_address};
 use crate::common::transfer::{Connection, verify};
-use crate::common::{Item, MIB, Outcome, SplitMix, check, hex};
+use crate::common::{Item, MIB, Outcome, SplitMix, check, hex, next_request};
 use crate::place::{beside, idle};
 use crate::rows::{Bench, Book, Side};
 
@@ -80,17 +80,8 @@ impl Files {
     fn converse(&self, mut stream: &TcpStream) -> Outcome<()> {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
-        loop {
-            let mut first = String::new();
-            if reader.read_line(&mut first)? == 0 {
-                return Ok(());
-            }
-            let mut line = String::new();
-            while reader.read_line(&mut line)? != 0 && line != "\r\n" {
-                line.clear();
-            }
-            let number =
-                first.split(['/', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
+        while let Some((method, path)) = next_request(&mut reader)? {
+            let number = path.split('/').find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
             let body = self.body(number);
             let size = body.iter().map(Vec::len).sum::<usize>();
             let head = format!(
@@ -98,10 +89,11 @@ impl Files {
                  Cache-Control: max-age=86400\r\n\r\n"
             );
             stream.write_all(head.as_bytes())?;
-            if first.starts_with("GET ") {
+            if method == "GET" {
                 body.iter().try_for_each(|part| stream.write_all(part))?;
             }
         }
+        Ok(())
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Content {
     pub(crate) gib: Item,
     /// A manifest by tag and its layers of 1 MiB.
     pub(crate) image: (Item, Vec<Item>),
+    /// Many different blobs of 1 to 128 KiB, as the packages of an installation.
+    pub(crate) many: Vec<Item>,
     /// Many different blobs of 100 MiB, which take no space on disk.
     pub(crate) wide: Vec<Item>,
 }
@@ -59,6 +61,9 @@ impl Content {
             hundred: maker.noise("bench/blobs", 4, scale.hundred)?,
             gib: maker.noise("bench/blobs", 5, scale.gib)?,
             image: (maker.manifest("bench/image", "latest", &config, &image_layers)?, image_layers),
+            many: (0..scale.many)
+                .map(|n| maker.noise("bench/many-blobs", 1000 + n, 1024 << (n % 8)))
+                .collect::<Outcome<_>>()?,
             wide: (0..scale.wide_clients)
                 .map(|n| maker.hollow("bench/wide", n, scale.wide))
                 .collect::<Outcome<_>>()?,
@@ -71,6 +76,7 @@ impl Content {
             .into_iter()
             .chain(&self.tags)
             .chain(&self.image.1)
+            .chain(&self.many)
             .chain(&self.wide)
     }
 }

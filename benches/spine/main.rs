@@ -14,6 +14,7 @@ mod content;
 mod origin;
 mod peers;
 mod rows;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ pub(crate) struct Scale {
     pub(crate) tags: u64,
     /// Bytes of each of the 40 layers of an image.
     pub(crate) layer: u64,
+    /// Small blobs that are pulled together.
+    pub(crate) many: u64,
     /// Bytes of the middle blob.
     pub(crate) hundred: u64,
     /// Bytes of the large blob.
@@ -79,6 +82,7 @@ impl Scale {
         load: Duration::from_secs(3),
         tags: 1000,
         layer: MIB,
+        many: 600,
         hundred: 100 * MIB,
         gib: 1024 * MIB,
         crowd: 50,
@@ -91,6 +95,7 @@ impl Scale {
         load: Duration::from_millis(300),
         tags: 50,
         layer: MIB / 16,
+        many: 60,
         hundred: 8 * MIB,
         gib: 32 * MIB,
         crowd: 50,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::common::{Outcome, hex};
+use crate::common::{Outcome, hex, next_request};
 use crate::content::MANIFEST;
 
 /// Bytes that pass the link at a time when it is limited.
@@ -94,24 +94,14 @@ impl Shared {
     fn converse(&self, stream: &TcpStream) -> Outcome<()> {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
-        loop {
-            let mut first = String::new();
-            if reader.read_line(&mut first)? == 0 {
-                return Ok(());
-            }
-            let mut line = String::new();
-            while reader.read_line(&mut line)? != 0 && line != "\r\n" {
-                line.clear();
-            }
-            let mut words = first.split_ascii_whitespace();
-            let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(()) };
-            let path = target.split('?').next().unwrap_or_default();
+        while let Some((method, path)) = next_request(&mut reader)? {
             thread::sleep(self.link.delay);
             if method == "GET" {
-                *lock(&self.gets).entry(path.to_owned()).or_default() += 1;
+                *lock(&self.gets).entry(path.clone()).or_default() += 1;
             }
-            self.answer(stream, path, method == "GET")?;
+            self.answer(stream, &path, method == "GET")?;
         }
+        Ok(())
     }
 
     /// Sends one answer, with its body or without.

@@ -10,6 +10,7 @@ use std::process::Command;
 use crate::common::Outcome;
 use crate::common::book::Column;
 use crate::common::process::{Server, free_address};
+use crate::tls::Door;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,13 +68,14 @@ impl Yard {
         Ok(directory)
     }
 
-    /// nginx serving the files below `content`.
-    pub(crate) fn nginx_static(&self, content: &Path) -> Outcome<Server> {
+    /// nginx serving the files below `content`, over TLS too if there is a door for it.
+    pub(crate) fn nginx_static(&self, content: &Path, door: Option<&Door>) -> Outcome<Server> {
         let locations = format!(
-            "root {};\n\
+            "{}\nroot {};\n\
              location = /v2/ {{ return 200 '{{}}'; }}\n\
              location ~ /manifests/ {{ types {{}} default_type application/vnd.oci.image.manifest.v1+json; }}\n\
              location ~ /blobs/ {{ types {{}} default_type application/octet-stream; }}",
+            door.map(Door::for_nginx).unwrap_or_default(),
             content.display()
         );
         nginx(&self.fresh("nginx-static")?, "", &locations)
@@ -116,24 +118,29 @@ impl Yard {
     }
 
     /// repoxy on the root in `directory` as a cache of `upstream`, ready when it answers `first`.
-    /// Access lines are off, as they are for the others; `hot` is whether small answers are kept in memory.
-    pub(crate) fn repoxy(
+    /// Access lines are off, as they are for the others.
+    pub(crate) fn repoxy(&self, directory: &Path, upstream: SocketAddr, first: &str) -> Outcome<Server> {
+        self.repoxy_with(directory, upstream, first, "", "")
+    }
+
+    /// The same, with more in its configuration: in front of the first table and behind the last.
+    pub(crate) fn repoxy_with(
         &self,
         directory: &Path,
         upstream: SocketAddr,
-        hot: bool,
         first: &str,
+        keys: &str,
+        tables: &str,
     ) -> Outcome<Server> {
         let address = free_address()?;
         let config = directory.join("repoxy.toml");
         let place = directory.display();
-        let hot_bytes = if hot { "" } else { "hot_bytes = \"0\"\n" };
         fs::write(
             &config,
             format!(
-                "root = \"file://{place}/root\"\nlisten = \"{address}\"\n{hot_bytes}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n\
+                "root = \"file://{place}/root\"\nlisten = \"{address}\"\n{keys}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n\
                  [[proxy]]\ntype = \"container\"\nname = \"hub\"\nupstream = \"http://{upstream}\"\n\
-                 default = true\nttl = \"7d\"\n"
+                 default = true\nttl = \"7d\"\n{tables}"
             ),
         )?;
         let mut command = Command::new(&self.binary);

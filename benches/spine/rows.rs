@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use reqwest::Version;
 use serde_json::json;
 
 use crate::Scale;
@@ -20,6 +21,7 @@ use crate::common::{Item, MIB, Outcome, check, milliseconds};
 use crate::content::{self, Content};
 use crate::origin::{Link, Origin};
 use crate::peers::{Peer, Yard};
+use crate::tls::{self, Clients, Door, Got};
 
 /// The table.
 type Book = crate::common::book::Book<Peer>;
@@ -35,12 +37,14 @@ pub(crate) struct Bench {
 type Row = fn(&Bench, &mut Book) -> Outcome<()>;
 
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 8] = [
+pub(crate) const ROWS: [(&str, Row); 10] = [
     ("small", small),
     ("large", large),
+    ("tls", over_tls),
     ("cold", cold),
     ("link", link),
     ("image", image),
+    ("many", many),
     ("crowd", crowd),
     ("wide", wide),
     ("start", start),
@@ -50,6 +54,8 @@ pub(crate) const ROWS: [(&str, Row); 8] = [
 const LARGE_CLIENTS: usize = 4;
 /// Layers that a client fetches at once.
 const PARALLEL_LAYERS: usize = 4;
+/// Packages that a client fetches at once.
+const PARALLEL_PACKAGES: usize = 16;
 /// How long a started server is left alone before its idle memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -74,8 +80,8 @@ impl Bench {
     fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
         let directory = self.yard.fresh("peer")?;
         let server = match peer {
-            Peer::Repoxy => Some(self.yard.repoxy(&directory, origin.address, true, "/-/ready")?),
-            Peer::NginxStatic => Some(self.yard.nginx_static(&self.content.directory)?),
+            Peer::Repoxy => Some(self.yard.repoxy(&directory, origin.address, "/-/ready")?),
+            Peer::NginxStatic => Some(self.yard.nginx_static(&self.content.directory, None)?),
             Peer::NginxCache => Some(Yard::nginx_cache(&directory, origin.address)?),
             Peer::Registry => Some(self.yard.registry(&directory, Some(origin.address))?),
             Peer::Direct => None,
@@ -125,7 +131,7 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
     items.extend(tags);
     let tenants = bench.warm(&origin, &items)?;
     let directory = bench.yard.fresh("peer")?;
-    let bare = bench.yard.repoxy(&directory, origin.address, false, "/-/ready")?;
+    let bare = bench.yard.repoxy_with(&directory, origin.address, "/-/ready", "hot_bytes = \"0\"\n", "")?;
     check(bare.address, &[tag])?;
     check(bare.address, &[tag])?;
     let one = std::slice::from_ref::<Item>;
@@ -180,6 +186,56 @@ fn large(bench: &Bench, book: &mut Book) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Small answers and large bodies over TLS, by HTTP/1.1 and HTTP/2.
+fn over_tls(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let Content { tag, hundred, .. } = &bench.content;
+    let origin = bench.origin(Link::QUICK)?;
+    let mut tenants = Vec::new();
+    for peer in [Peer::Repoxy, Peer::NginxStatic] {
+        let directory = bench.yard.fresh("peer")?;
+        let door = Door::new(&directory)?;
+        let server = if peer == Peer::Repoxy {
+            bench.yard.repoxy_with(&directory, origin.address, "/-/ready", "", &door.for_repoxy())?
+        } else {
+            bench.yard.nginx_static(&bench.content.directory, Some(&door))?
+        };
+        for _ in 0..2 {
+            check(server.address, &[tag, hundred])?;
+        }
+        let address = server.address;
+        tenants.push((Tenant { peer, server: Some(server), address, directory }, door));
+    }
+    let duration = bench.scale.load;
+    for _ in 0..bench.scale.rounds {
+        for (version, streams, by) in [(Version::HTTP_11, 1, "HTTP/1.1"), (Version::HTTP_2, 8, "HTTP/2")] {
+            for (tenant, door) in &tenants {
+                let mut note =
+                    |name: &str, unit, figure| book.note(name, unit, Goal::None, tenant.peer, figure);
+                let clients = Clients { version, connections: 32, streams, duration };
+                let (got, cpu) = load_over_tls(tenant, door, tag, clients)?;
+                let name = format!("tag manifest over TLS, {by}");
+                note(&name, "answers/s", got.answers / got.seconds);
+                note(&format!("{name}: CPU"), "µs/answer", cpu * 1e6 / got.answers);
+
+                let clients = Clients { version, connections: LARGE_CLIENTS, streams: 1, duration };
+                let (got, cpu) = load_over_tls(tenant, door, hundred, clients)?;
+                let moved = got.answers * gigabytes(hundred.size);
+                let name = format!("100 MiB blob over TLS, {by}, 4 clients");
+                note(&name, "GB/s", moved / got.seconds);
+                note(&format!("{name}: CPU"), "s/GB", cpu / moved);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a load on a server; what it gave, and the server's CPU seconds.
+fn load_over_tls(tenant: &Tenant, door: &Door, item: &Item, clients: Clients) -> Outcome<(Got, f64)> {
+    let before = tenant.cpu_seconds()?;
+    let got = tls::run(door, item, clients)?;
+    Ok((got, tenant.cpu_seconds()? - before))
 }
 
 /// The large blob through an empty cache, upstream as quick as loopback.
@@ -263,22 +319,46 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
 fn pull(address: SocketAddr, manifest: &Item, layers: &[Item]) -> Outcome<Duration> {
     let began = Instant::now();
     transfer::get(address, &manifest.path)?;
+    fetch_all(address, layers, PARALLEL_LAYERS)?;
+    Ok(began.elapsed())
+}
+
+/// Fetches all items over so many kept connections.
+fn fetch_all(address: SocketAddr, items: &[Item], connections: usize) -> Outcome<()> {
     let next = AtomicUsize::new(0);
     let worker = || -> Outcome<()> {
         let mut connection = Connection::open(address)?;
-        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            connection.fetch(&layer.path, |_| {})?;
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            connection.fetch(&item.path, |_| {})?;
         }
         Ok(())
     };
-    thread::scope(|scope| -> Outcome<()> {
-        let workers: Vec<_> = (0..PARALLEL_LAYERS).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            worker.join().map_err(|_| "a client panicked")??;
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..connections).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a client panicked")?)
+    })
+}
+
+/// Many small blobs, cold and warm, as an installation of packages asks for them.
+fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
+    let items = &bench.content.many;
+    let origin = bench.origin(Link::QUICK)?;
+    for round in 0..bench.scale.rounds {
+        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+            let tenant = bench.start(peer, &origin)?;
+            rustix::fs::sync();
+            for state in ["cold", "warm"] {
+                let began = Instant::now();
+                fetch_all(tenant.address, items, PARALLEL_PACKAGES)?;
+                let name = format!("600 small blobs, 16 connections, {state}");
+                book.note(&name, "ms", Goal::None, peer, milliseconds(began.elapsed()));
+            }
+            if round == 0 && tenant.server.is_some() {
+                check(tenant.address, &items.iter().collect::<Vec<_>>())?;
+            }
         }
-        Ok(())
-    })?;
-    Ok(began.elapsed())
+    }
+    Ok(())
 }
 
 /// Many clients on one cold blob.
@@ -335,20 +415,20 @@ fn start(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let origin = bench.origin(Link::QUICK)?;
     let directory = bench.yard.fresh("peer")?;
     // Started once, so that the root is there as repoxy makes it.
-    drop(bench.yard.repoxy(&directory, origin.address, true, "/-/ready")?);
+    drop(bench.yard.repoxy(&directory, origin.address, "/-/ready")?);
     let path = write_refs(&directory.join("root"), &bench.content, bench.scale.refs)?;
     for _ in 0..bench.scale.rounds {
         let index = directory.join("root/index");
         if index.exists() {
             fs::remove_dir_all(&index)?;
         }
-        let server = bench.yard.repoxy(&directory, origin.address, true, &path)?;
+        let server = bench.yard.repoxy(&directory, origin.address, &path)?;
         let first_hit = milliseconds(server.started.elapsed());
         let limit = Goal::Limit(100.0);
         book.note("start to first hit, 100,000 refs, no index", "ms", limit, Peer::Repoxy, first_hit);
         drop(server);
         reindex(&bench.yard.binary, &directory)?;
-        let server = bench.yard.repoxy(&directory, origin.address, true, &path)?;
+        let server = bench.yard.repoxy(&directory, origin.address, &path)?;
         let first_hit = milliseconds(server.started.elapsed());
         book.note("start to first hit, 100,000 refs", "ms", limit, Peer::Repoxy, first_hit);
         check(server.address, &[&Item { path: path.clone(), ..bench.content.tag.clone() }])?;
