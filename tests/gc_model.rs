@@ -34,6 +34,9 @@ struct Protocol {
     runs: u8,
     /// What becomes of ref 0, which each run leaves out of its mark if it is there.
     expire: Option<Expire>,
+    /// Whose refs name the blob only as a child of what they point to: it is fetched when the ref is there,
+    /// and nothing is written for it.
+    links: [bool; WRITERS],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +67,7 @@ const RIGHT: Protocol = Protocol {
     touch: false,
     runs: RUNS,
     expire: None,
+    links: [false; WRITERS],
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,25 +153,27 @@ impl State {
     }
 
     fn write(mut self, i: usize, writer: Writer, protocol: Protocol) -> Self {
+        let links = protocol.links[i];
         let found = if protocol.verify { Writer::Verify } else { Writer::Acknowledged };
+        let there = if links { Writer::Acknowledged } else { Writer::WriteRef };
         let then = match writer {
             Writer::Look if self.live => {
                 self.young |= protocol.touch;
-                Writer::WriteRef
+                there
             }
             Writer::Look => Writer::LinkBack,
             Writer::LinkBack if self.trash != 0 => {
                 self.live = true;
-                Writer::WriteRef
+                there
             }
             Writer::LinkBack => Writer::Publish,
             Writer::Publish => {
                 (self.live, self.young) = (true, true);
-                Writer::WriteRef
+                there
             }
             Writer::WriteRef => {
                 self.refs[i] = true;
-                found
+                if links { Writer::Look } else { found }
             }
             Writer::Verify if self.live => Writer::Acknowledged,
             Writer::Verify => Writer::LinkBackAgain,
@@ -278,7 +284,9 @@ fn starts(writers: usize, gcs: usize, protocol: Protocol) -> Vec<State> {
         trash: 0,
         refs: [false; WRITERS],
         acknowledged: [false; WRITERS],
-        writers: std::array::from_fn(|i| (i < writers).then_some(Writer::Look)),
+        writers: std::array::from_fn(|i| {
+            (i < writers).then_some(if protocol.links[i] { Writer::WriteRef } else { Writer::Look })
+        }),
         gcs: std::array::from_fn(|i| (i < gcs).then(|| start_of_run(0, protocol))),
         moves: false,
     };
@@ -291,7 +299,7 @@ fn starts(writers: usize, gcs: usize, protocol: Protocol) -> Vec<State> {
         ..live
     };
     let mut starts = vec![live, State { trash: EARLIER, ..empty }, empty];
-    if writers == WRITERS {
+    if writers == WRITERS && protocol.links == RIGHT.links {
         starts.extend([moving, State { live: false, trash: EARLIER, ..moving }]);
     }
     starts
@@ -335,6 +343,13 @@ fn no_interleaving_of_two_writers_two_gcs_and_crashes_loses_a_blob_that_a_ref_ne
         (1, 2, Protocol { expire, ..RIGHT }),
         // With two runs each it holds, too, in 1,332,787 states, which take their time.
         (2, 2, Protocol { expire, runs: 1, ..RIGHT }),
+        // Manifests and what they link.
+        (2, 2, Protocol { links: [true, true], ..RIGHT }),
+        (2, 2, Protocol { links: [true, false], ..RIGHT }),
+        (2, 1, Protocol { expire, links: [true, true], ..RIGHT }),
+        (2, 1, Protocol { expire, links: [true, false], ..RIGHT }),
+        (2, 1, Protocol { expire, links: [false, true], ..RIGHT }),
+        (2, 2, Protocol { expire, links: [true, false], runs: 1, ..RIGHT }),
     ] {
         let states = search(writers, gcs, protocol);
         let states = states.unwrap_or_else(|way| panic!("{writers} {gcs} {protocol:?}: {way:#?}"));

@@ -80,7 +80,11 @@ pub(super) fn key(text: &str) -> RefKey {
 impl Fixture {
     /// A store in memory, without an index.
     pub(super) async fn memory() -> Self {
-        let store = Store::create("mem://").await.expect("a store");
+        Self::over(Store::create("mem://").await.expect("a store"))
+    }
+
+    /// This store, without an index.
+    pub(super) fn over(store: Store) -> Self {
         Self { store, index: None, clock: ManualClock::new(SystemClock.now()), _dir: None }
     }
 

@@ -16,6 +16,8 @@ mod links;
 mod progress;
 mod reindex;
 pub mod results;
+#[cfg(test)]
+mod story;
 
 pub use error::MaintainError;
 pub use keeper::{Made, make_room};

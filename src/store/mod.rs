@@ -13,6 +13,8 @@ mod buffers;
 #[cfg(test)]
 mod conformance;
 mod error;
+#[cfg(test)]
+mod faulty;
 mod layout;
 #[cfg(test)]
 mod left_tests;
@@ -38,6 +40,8 @@ pub use backend::{Answer, Backend, Entry, Lister, ObjectPath, Space, Stat, Store
 pub use blob::Blob;
 pub(crate) use buffers::FRAME;
 pub use error::StoreError;
+#[cfg(test)]
+pub(crate) use faulty::{Fault, Faults};
 pub use room::{Limits, Pressure};
 pub use scan::{BlobEntry, RefEntry, Scan, TrashEntry};
 pub use session::Session;
