@@ -1,6 +1,7 @@
 //! The store under stories: any sequence of pulls, deletions, expiry and gc, some of them at the same time,
 //! while the disk fails, processes die and the clock moves, as proptest thinks them up. It prints the
-//! shortest story that fails, and the seed to have it again.
+//! shortest story that fails, and the seed to have it again; the threads that list the store keep a time of
+//! their own, so that acts of the same time may have to be told again to fail.
 //!
 //! After each chapter: a ref that was acknowledged is there unless somebody meant it to go, and has its
 //! blob, live or condemned; every blob has the content of its name. At the end gc leaves what is needed and

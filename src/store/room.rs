@@ -2,7 +2,7 @@
 //!
 //! Two bounds hold while a server fills: a limit on the bytes of all blobs, and space that stays free on
 //! the disk for others. Who starts a blob is promised room for as much as upstream says that it has, and
-//! for more as it grows; without a promise it passes by unstored, before anything is written. So neither
+//! for more as it grows; without a promise it passes by unstored, before a byte of it is written. So neither
 //! bound is passed by what is being written, whatever upstream sends.
 //!
 //! Near a bound, or once somebody was turned away, there is [`Pressure`], which upkeep takes off.

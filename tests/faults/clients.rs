@@ -356,9 +356,9 @@ async fn b6_kill_9_in_the_middle_of_a_hundred_pulls_leaves_a_clean_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: fifty crashes"]
-async fn b6_fifty_times_kill_9_leave_a_clean_store() {
-    killed(50).await;
+#[ignore = "long: two hundred crashes"]
+async fn b6_two_hundred_times_kill_9_leave_a_clean_store() {
+    killed(200).await;
 }
 
 /// The address that a process listens on, as the kernel tells it.
