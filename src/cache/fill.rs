@@ -3,8 +3,8 @@
 //! A fill is a task of its own: no client's speed or departure touches it. Everybody who wants the
 //! key, its starter included, watches its [`Stage`]. Errors reach all of them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,9 @@ use crate::store::Blob;
 
 /// The most fills that run at once; more are refused for now.
 const MAX_FILLS: usize = 4096;
+
+/// Of so many fills it is remembered that they ended.
+const MAX_ENDED: usize = 256;
 
 /// How far a fill has come.
 #[derive(Debug, Clone)]
@@ -118,22 +121,54 @@ impl Fill {
     }
 }
 
-/// The fills that are under way.
+/// The fills that are under way, and the last that ended.
 #[derive(Debug, Default)]
-pub(super) struct Fills {
-    running: Mutex<HashMap<RefKey, Fill>>,
+pub(super) struct Fills(Mutex<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    running: HashMap<RefKey, Fill>,
+    /// How many have ended, and of which keys the last ones were.
+    count: u64,
+    ended: VecDeque<RefKey>,
+}
+
+impl Lists {
+    fn remove(&mut self, key: &RefKey) {
+        if let Some((key, _)) = self.running.remove_entry(key) {
+            self.count += 1;
+            self.ended.truncate(MAX_ENDED - 1);
+            self.ended.push_front(key);
+        }
+    }
 }
 
 impl Fills {
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a fill of this key is under way.
     pub(super) fn is_running(&self, key: &RefKey) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+        self.lock().running.contains_key(key)
+    }
+
+    /// How many fills have ended so far.
+    pub(super) fn count(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// Whether a fill of this key may have ended since there were so many.
+    pub(super) fn may_have_ended(&self, key: &RefKey, since: u64) -> bool {
+        let lists = self.lock();
+        let new = usize::try_from(lists.count - since).unwrap_or(usize::MAX);
+        new > lists.ended.len() || lists.ended.iter().take(new).any(|ended| ended == key)
     }
 
     /// Joins the fill of a key, or begins one: then the second value is its end, to be given to the
     /// task that does the work.
     pub(super) fn join(self: &Arc<Self>, key: &RefKey) -> Result<(Fill, Option<FillEnd>), Refusal> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = &mut self.lock().running;
         if let Some(fill) = running.get(key) {
             return Ok((fill.clone(), None));
         }
@@ -148,7 +183,7 @@ impl Fills {
 
     /// Sees to it that nobody joins the fill of a key any more; those who have wait on.
     pub(super) fn unlist(&self, key: &RefKey) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.lock().remove(key);
     }
 
     /// A fill that nobody else can join.
@@ -206,10 +241,10 @@ impl FillEnd {
     /// Sees to it that nobody joins this fill any more; those who have wait on.
     pub(super) fn unlist(&self) {
         let Some((fills, key)) = &self.listed else { return };
-        let mut running = fills.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lists = fills.lock();
         // Another may have been listed since this one was unlisted.
-        if running.get(key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
-            running.remove(key);
+        if lists.running.get(key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
+            lists.remove(key);
         }
     }
 }
@@ -266,6 +301,22 @@ mod tests {
         assert!(fills.is_running(&key), "the new one");
         drop(new);
         assert!(!fills.is_running(&key));
+    }
+
+    #[test]
+    fn which_fills_ended_is_remembered_for_a_while_and_taken_for_granted_afterwards() {
+        let fills = Arc::new(Fills::default());
+        let (one, other) = (key("generic/x/refs/a"), key("generic/x/refs/b"));
+        let end = |key| drop(fills.join(key).expect("room"));
+        let before = fills.count();
+        end(&one);
+        let between = fills.count();
+        assert!(fills.may_have_ended(&one, before) && !fills.may_have_ended(&one, between));
+        assert!(!fills.may_have_ended(&other, before));
+        (1..MAX_ENDED).for_each(|_| end(&one));
+        assert!(!fills.may_have_ended(&other, before), "all of them are known");
+        end(&one);
+        assert!(fills.may_have_ended(&other, before), "too long ago to tell");
     }
 
     #[tokio::test]

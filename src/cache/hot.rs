@@ -134,6 +134,11 @@ impl Hot {
         None
     }
 
+    /// Whether it holds nothing, ever.
+    pub(super) const fn is_off(&self) -> bool {
+        self.off
+    }
+
     /// Keeps a ready answer.
     pub(super) fn keep(&self, target: &str, ready: Ready) {
         if self.off || target.len() > MAX_TARGET {

@@ -47,6 +47,7 @@ pub use hot::{Ready, ReadyBody};
 use http::HeaderMap;
 pub use meters::{Outcome, ProxyMeters};
 pub use passing::Passed;
+use tokio::sync::Semaphore;
 
 use crate::index::{Handle, Writer};
 use crate::model::http_cache::RequestDirectives;
@@ -70,6 +71,9 @@ const MAX_LOOKS: usize = 2;
 /// How long a document may take to arrive. Content that is streamed may take any time, as long as it
 /// moves.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
+/// How many small pieces of content are published at a time behind the clients that have them already: so many
+/// keep a disk busy, and leave the processors to those who wait.
+const MAX_BEHIND: usize = 4;
 /// How long a ready answer may be used before its blob is opened anew.
 const READY_HOLDS: Duration = Duration::from_hours(24);
 /// Why upstream was not asked for what is served by [`Cache::held`].
@@ -90,6 +94,8 @@ pub struct Cache {
     unshared: Unshared,
     overtaken: Overtaken,
     withdrawals: Withdrawals,
+    /// Turns of fills whose clients have all they asked for, so that what is left to do keeps nobody waiting.
+    turns: Semaphore,
     file_grants: FileGrants,
     catalogues: Catalogues,
     proofs: Arc<Proofs>,
@@ -195,6 +201,7 @@ impl Cache {
             unshared: Unshared::new(),
             overtaken: Overtaken::new(),
             withdrawals: Withdrawals::new(),
+            turns: Semaphore::new(MAX_BEHIND),
             file_grants: FileGrants::new(),
             catalogues: Catalogues::new(),
             proofs: Arc::new(proofs),
@@ -321,10 +328,12 @@ impl Cache {
         protocol: &'static dyn Protocol,
         resource: &Resource,
     ) -> (Place, Option<(Held, Blob)>) {
+        let looked_at = self.fills.count();
         let found = self.find(protocol, resource).await;
         let counts = |held: &Held| !self.withdrawals.covers(&resource.key, held.reference.fetched_at);
         let found = found.filter(counts);
         let (place, held) = self.select(protocol, resource, found).await;
+        let place = Place { looked_at, ..place };
         match held {
             Some(held) => (place, self.open(resource, held).await),
             None => (place, None),
@@ -416,6 +425,9 @@ impl Cache {
     /// Only content whose bytes are in the store, and that any request for the target may have, is kept;
     /// other answers are ignored.
     pub fn keep_ready(&self, target: &str, resource: &Resource, served: &Served, headers: &HeaderMap) {
+        if self.hot.is_off() {
+            return;
+        }
         let body = match &served.body {
             Body::Memory(bytes) if served.size == Some(bytes.len() as u64) => {
                 ReadyBody::Memory(bytes.clone())

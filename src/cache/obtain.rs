@@ -30,6 +30,10 @@ use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged, StoreError};
 use crate::upstream::{Answer, Ask, UpstreamError};
 
+/// Content up to this size that nobody waits for any more is published in turn; what is larger is not held up by the
+/// many that are small.
+const BEHIND_BYTES: u64 = 1 << 20;
+
 /// How often a fill starts over, when the content was corrupt or was lost between W1 and W3.
 const MAX_ATTEMPTS: u32 = 2;
 
@@ -158,6 +162,9 @@ impl Job {
     /// What another fill has brought since the request looked that began this one: it may have ended in
     /// between.
     async fn brought_meanwhile(&self) -> Option<Settled> {
+        if !self.cache.fills.may_have_ended(&self.place.key, self.place.looked_at) {
+            return None;
+        }
         let (place, found) = self.cache.look(self.protocol, &self.resource).await;
         let (Held { reference, .. }, blob) = found.filter(|_| place.key == self.place.key)?;
         let is_newer = |held: &Held| reference.fetched_at > held.reference.fetched_at;
@@ -381,6 +388,11 @@ impl Job {
             reference.links = Some(self.links(&reference, document)?);
         }
         let is_told = sealed.unstored().is_some();
+        let nobody_waits = document.is_none() && unseen.is_none();
+        let _turn = match sealed.size {
+            ..=BEHIND_BYTES if nobody_waits => self.cache.turns.acquire().await.ok(),
+            _ => None,
+        };
         let failure = match self.keep(&reference, sealed, judged).await {
             Ok(blob) => {
                 let settled = Settled { reference, blob, outcome: Outcome::Filled };

@@ -11,19 +11,21 @@ use crate::model::http_cache::{Selection, variant_path};
 use crate::model::{Http, Ref, RefKey, Resource, Timestamp};
 use crate::protocol::Protocol;
 
-/// Where an answer is kept.
+/// Where an answer is kept, and when that was known.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     /// Its ref, by which requests for it find each other.
     pub key: RefKey,
     /// Since when variants count at its address, if there are any.
     pub since: Option<Timestamp>,
+    /// How many fills had ended when it was looked at.
+    pub looked_at: u64,
 }
 
 impl Place {
     /// Where a resource is kept that has no variants, as far as is known.
     pub(super) fn of(resource: &Resource) -> Self {
-        Self { key: resource.key.clone(), since: None }
+        Self { key: resource.key.clone(), since: None, looked_at: 0 }
     }
 }
 
@@ -42,7 +44,7 @@ impl Cache {
         };
         let wanted = found.as_ref().and_then(|held| variant_of(&held.reference, resource));
         let Some((wanted, key)) = wanted else { return (Place::of(resource), None) };
-        let place = Place { key, since };
+        let place = Place { key, since, looked_at: 0 };
         if wanted == variant {
             return (place, found);
         }

@@ -141,6 +141,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Writes a small object unless there is one; false if there is.
     fn put_if_absent(&self, path: &ObjectPath, staging: &ObjectPath, bytes: Bytes) -> Answer<'_, bool>;
 
+    /// Writes a small object whose name says what its content is, unless one of this size is there: that one is
+    /// used then. One of another size is damaged and is replaced. Durable as by [`Self::put`].
+    fn publish(&self, path: &ObjectPath, staging: &ObjectPath, bytes: Bytes) -> Answer<'_, Blob>;
+
     /// Starts an object of any size that becomes visible only when it is published.
     ///
     /// `left` names where in `staging` one may lie that was left before its end ([`Upload::leave`]), and is to
@@ -188,9 +192,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Answer<'_, (u64, u64)>;
 }
 
-/// An object in the making. Dropping it leaves nothing behind. Every method may block: call them on
-/// blocking threads.
+/// An object in the making. Dropping it leaves nothing behind. Its methods may block, unless it says that they do
+/// not: call them on blocking threads.
 pub trait Upload: fmt::Debug + Send + 'static {
+    /// Whether adding bytes may wait for a disk.
+    fn blocks(&self) -> bool {
+        true
+    }
+
     /// How many bytes it began with, because it goes on with one that was left. They are as they were
     /// written, if nothing happened to them since.
     fn begun(&self) -> u64;
@@ -206,9 +215,8 @@ pub trait Upload: fmt::Debug + Send + 'static {
     /// named; how many bytes are kept. It is good for nothing but being dropped then. May happen on any thread.
     fn leave(&mut self) -> u64;
 
-    /// Makes it durable and then visible, unless an object of this size is there: that one is used
-    /// then. One of another size is damaged and is replaced.
-    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError>;
+    /// Makes it durable and then visible, as [`Backend::publish`] does.
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob>;
 }
 
 /// A held lock. Released on drop, and by the death of the process.

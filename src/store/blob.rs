@@ -4,8 +4,9 @@
 //! must not block uses [`Blob::try_read_at`] first.
 
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -13,6 +14,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::buffers::{FRAME, Frame};
 use super::mapped;
+use super::small::Loan;
 use crate::model::Timestamp;
 
 /// An open, immutable blob. Cheap to clone; stays readable if gc takes the file away meanwhile.
@@ -116,7 +118,60 @@ pub(super) enum Content {
     /// In memory, complete.
     Memory(Bytes),
     /// In memory, growing at the end.
-    Growing(Arc<Mutex<Vec<u8>>>),
+    Growing(Arc<Growing>),
+}
+
+/// Bytes in memory that grow at the end, until they are whole.
+#[derive(Debug)]
+pub(super) struct Growing {
+    grown: Mutex<Grown>,
+    /// Held for as long as there is this.
+    _loan: Option<Loan>,
+}
+
+#[derive(Debug)]
+enum Grown {
+    Part(Vec<u8>),
+    Whole(Bytes),
+}
+
+impl Growing {
+    /// Begins with these; more come without moving them as long as their vector has room.
+    pub(super) fn new(begun: Vec<u8>, loan: Option<Loan>) -> Self {
+        Self { grown: Mutex::new(Grown::Part(begun)), _loan: loan }
+    }
+
+    /// Adds bytes at the end. Nothing is added to what is whole.
+    pub(super) fn append(&self, chunks: &[Bytes]) {
+        if let Grown::Part(bytes) = &mut *self.lock() {
+            for chunk in chunks {
+                bytes.extend_from_slice(chunk);
+            }
+        }
+    }
+
+    /// All bytes. From now on they are whole, and are read without a copy.
+    pub(super) fn whole(&self) -> Bytes {
+        let mut grown = self.lock();
+        let bytes = match &mut *grown {
+            Grown::Part(bytes) => Bytes::from(std::mem::take(bytes)),
+            Grown::Whole(bytes) => bytes.clone(),
+        };
+        *grown = Grown::Whole(bytes.clone());
+        bytes
+    }
+
+    /// The bytes in a range, which is made when it is known how many there are.
+    fn read(&self, range: impl FnOnce(usize) -> Option<Range<usize>>) -> Option<Bytes> {
+        match &*self.lock() {
+            Grown::Part(bytes) => range(bytes.len()).map(|range| Bytes::copy_from_slice(&bytes[range])),
+            Grown::Whole(bytes) => range(bytes.len()).map(|range| bytes.slice(range)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Grown> {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Content {
@@ -143,12 +198,7 @@ impl Content {
             Self::Memory(bytes) => slice(bytes.len())
                 .map(|range| bytes.slice(range))
                 .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
-            Self::Growing(buffer) => {
-                let buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
-                slice(buffer.len())
-                    .map(|range| Bytes::copy_from_slice(&buffer[range]))
-                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-            }
+            Self::Growing(growing) => growing.read(slice).ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }

@@ -177,7 +177,7 @@ async fn an_upload_is_seen_by_its_readers_at_once_and_by_others_when_published(p
     upload.append(&[Bytes::from_static(b"ab"), Bytes::from_static(b"cd")]).expect("appended");
     assert_eq!(reader.read_at(8, 5).expect("read"), "89abc");
 
-    let blob = upload.publish(&at("blobs/x/y")).expect("published");
+    let blob = upload.publish(&at("blobs/x/y")).await.expect("published");
     assert_eq!((blob.size(), all_of(&blob)), (14, Bytes::from_static(b"0123456789abcd")));
     assert_eq!(get(&place, "blobs/x/y").await.expect("there"), "0123456789abcd");
     assert_eq!(reader.read_at(12, 2).expect("read"), "cd", "a reader outlives the upload");
@@ -215,7 +215,7 @@ async fn an_upload_that_was_left_is_gone_on_with_once(place: Place) {
     upload.append(&[Bytes::from_static(b"end")]).expect("appended");
     second.append(&[Bytes::from_static(b"beginning")]).expect("appended");
     assert_eq!(upload.reader().read_at(ENOUGH as u64 - 1, 4).expect("read"), "lend");
-    let blob = upload.publish(&at("blobs/x")).expect("published");
+    let blob = upload.publish(&at("blobs/x")).await.expect("published");
     assert_eq!(all_of(&blob), [&vec![b'l'; ENOUGH], &b"end"[..]].concat());
     drop(second);
     assert_eq!(place.upload(&tmp(), Some(&left)).await.expect("started").begun(), 0, "it was not left");
@@ -234,7 +234,7 @@ async fn what_was_left_is_reaped_when_it_is_old(place: Place) {
 
 async fn publishing_over_an_object_of_the_same_size_uses_that_one(place: Place) {
     put(&place, "blobs/x", b"first").await;
-    let blob = upload(&place, b"other").await.publish(&at("blobs/x")).expect("published");
+    let blob = upload(&place, b"other").await.publish(&at("blobs/x")).await.expect("published");
     assert_eq!(all_of(&blob), "first");
     assert_eq!(get(&place, "blobs/x").await.expect("there"), "first");
 }
@@ -242,22 +242,30 @@ async fn publishing_over_an_object_of_the_same_size_uses_that_one(place: Place) 
 async fn publishing_over_a_damaged_object_replaces_it(place: Place) {
     for damaged in [&b""[..], b"hal", b"too long"] {
         place.put(&at("blobs/x"), &tmp(), Bytes::from_static(damaged)).await.expect("put");
-        let blob = upload(&place, b"whole").await.publish(&at("blobs/x")).expect("published");
+        let blob = upload(&place, b"whole").await.publish(&at("blobs/x")).await.expect("published");
         assert_eq!(all_of(&blob), "whole");
         assert_eq!(get(&place, "blobs/x").await.expect("there"), "whole");
+        place.put(&at("blobs/x"), &tmp(), Bytes::from_static(damaged)).await.expect("put");
+        let blob = place.publish(&at("blobs/x"), &tmp(), "small".into()).await.expect("published");
+        assert_eq!(all_of(&blob), "small");
+        assert_eq!(get(&place, "blobs/x").await.expect("there"), "small");
     }
 }
 
 async fn eight_uploads_of_the_same_object_all_succeed(place: Place) {
     for round in 0..20 {
-        let mut threads = Vec::new();
-        for _ in 0..8 {
-            let upload = upload(&place, b"the same bytes").await;
+        let mut publishing = JoinSet::new();
+        for n in 0..8 {
             let path = at(&format!("blobs/sha256/{round}/x"));
-            threads.push(std::thread::spawn(move || upload.publish(&path)));
+            if n % 2 == 0 {
+                publishing.spawn(upload(&place, b"the same bytes").await.publish(&path));
+            } else {
+                let place = Arc::clone(&place);
+                publishing.spawn(async move { place.publish(&path, &tmp(), "the same bytes".into()).await });
+            }
         }
-        for thread in threads {
-            let blob = thread.join().expect("ran").expect("published");
+        while let Some(published) = publishing.join_next().await {
+            let blob = published.expect("ran").expect("published");
             assert_eq!(all_of(&blob), "the same bytes");
         }
     }
@@ -389,6 +397,6 @@ async fn the_staging_of_the_living_is_not_reaped(place: Place) {
     for dry_run in [true, false] {
         assert_eq!(place.reap_staging(&tmp(), Timestamp::MAX, dry_run).await.expect("reap"), (0, 0));
     }
-    upload.publish(&at("blobs/x")).expect("published");
+    upload.publish(&at("blobs/x")).await.expect("published");
     assert_eq!(get(&place, "blobs/x").await.expect("there"), "bytes");
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::ready;
 
 use super::backend::{Answer, Part};
 use super::memory::Memory;
@@ -172,6 +173,11 @@ impl Backend for Faulty {
         self.then(path, move |memory| async move { memory.put_if_absent(&at, &staging, bytes).await }.boxed())
     }
 
+    fn publish(&self, path: &ObjectPath, staging: &ObjectPath, bytes: Bytes) -> Answer<'_, Blob> {
+        let (at, staging) = (path.clone(), staging.clone());
+        self.then(path, move |memory| async move { memory.publish(&at, &staging, bytes).await }.boxed())
+    }
+
     fn upload(&self, staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>> {
         let (at, left) = (staging.clone(), left.cloned());
         let path = staging.clone();
@@ -268,8 +274,10 @@ impl Upload for FaultyUpload {
         if self.faults.is_dead() { 0 } else { self.upload.leave() }
     }
 
-    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
-        self.faults.check(path)?;
-        self.upload.publish(path)
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob> {
+        match self.faults.check(path) {
+            Ok(()) => self.upload.publish(path),
+            Err(error) => ready(Err(error)).boxed(),
+        }
     }
 }

@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::ready;
 
 use super::backend::{Answer, Held, Part, Parts};
-use super::blob::Content;
+use super::blob::{Content, Growing};
 use super::{Backend, Blob, Entry, Lister, ObjectPath, StagedReader, Stat, StoreError, StoreLock, Upload};
 use crate::model::{Clock as _, SystemClock, Timestamp};
 
@@ -62,6 +62,20 @@ impl Object {
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, Objects> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of this size that is there, or else a new one.
+    fn publish_now(&self, path: &ObjectPath, bytes: Bytes) -> Blob {
+        let mut all = self.lock();
+        match all.live.get(path.as_str()) {
+            Some(present) if present.bytes.len() == bytes.len() => present.blob(),
+            _ => {
+                let object = Object::new(bytes);
+                let blob = object.blob();
+                all.live.insert(path.to_string(), object);
+                blob
+            }
+        }
     }
 
     fn walk(&self, folder: &str, read: Option<u64>, parts: &Parts) {
@@ -123,12 +137,17 @@ impl Backend for Memory {
         answer(absent)
     }
 
+    fn publish(&self, path: &ObjectPath, _staging: &ObjectPath, bytes: Bytes) -> Answer<'_, Blob> {
+        answer(self.publish_now(path, bytes))
+    }
+
     fn upload(&self, _staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>> {
         let left = left.map(ObjectPath::to_string);
         let found = left.as_ref().and_then(|left| self.lock().left.remove(left));
         let buffer = found.map(|object| object.bytes.to_vec()).unwrap_or_default();
         let begun = buffer.len() as u64;
-        answer(Box::new(Growing { memory: self.clone(), buffer: Arc::new(Mutex::new(buffer)), begun, left }))
+        let growing = Arc::new(Growing::new(buffer, None));
+        answer(Box::new(MemoryUpload { memory: self.clone(), growing, begun, left }))
     }
 
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {
@@ -216,50 +235,38 @@ impl Drop for HeldName {
     }
 }
 
-/// An upload: a buffer that readers share.
+/// An upload: bytes that readers share.
 #[derive(Debug)]
-struct Growing {
+struct MemoryUpload {
     memory: Memory,
-    buffer: Arc<Mutex<Vec<u8>>>,
+    growing: Arc<Growing>,
     begun: u64,
     left: Option<String>,
 }
 
-impl Upload for Growing {
+impl Upload for MemoryUpload {
     fn begun(&self) -> u64 {
         self.begun
     }
 
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        for chunk in chunks {
-            buffer.extend_from_slice(chunk);
-        }
+        self.growing.append(chunks);
         Ok(())
     }
 
     fn reader(&self) -> StagedReader {
-        StagedReader::new(Content::Growing(Arc::clone(&self.buffer)))
+        StagedReader::new(Content::Growing(Arc::clone(&self.growing)))
     }
 
     fn leave(&mut self) -> u64 {
         let Some(left) = self.left.take() else { return 0 };
-        let bytes = Bytes::copy_from_slice(&self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
+        let bytes = self.growing.whole();
         let kept = bytes.len() as u64;
         self.memory.lock().left.insert(left, Object::new(bytes));
         kept
     }
 
-    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
-        let bytes = Bytes::copy_from_slice(&self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut all = self.memory.lock();
-        let present = all.live.get(path.as_str()).filter(|object| object.bytes.len() == bytes.len());
-        if let Some(object) = present {
-            return Ok(object.blob());
-        }
-        let object = Object::new(bytes);
-        let blob = object.blob();
-        all.live.insert(path.to_string(), object);
-        Ok(blob)
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob> {
+        answer(self.memory.publish_now(path, self.growing.whole()))
     }
 }

@@ -21,10 +21,12 @@ mod left_tests;
 mod local;
 mod mapped;
 mod memory;
+mod quota;
 mod recent;
 mod room;
 mod scan;
 mod session;
+mod small;
 mod staged;
 #[cfg(test)]
 mod tests;

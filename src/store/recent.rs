@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::quota::Quota;
+
 /// The most bytes that are kept of one blob.
 const RECENT_BYTES: usize = 1 << 20;
 /// The most pieces that are kept of one blob.
@@ -26,44 +28,25 @@ const ALL_RECENT_BYTES: usize = 8 << 20;
 const MOST_KEEPERS: usize = 16;
 
 /// What all blobs share.
-static ALL: Room = Room::new(ALL_RECENT_BYTES);
+static ALL: Shared = Shared::new(ALL_RECENT_BYTES);
 
-/// Room for so many bytes, taken before they are kept and given back afterwards.
+/// Room for so many bytes, and how many blobs want some.
 #[derive(Debug)]
-struct Room {
-    taken: AtomicUsize,
-    most: usize,
+struct Shared {
+    room: Quota,
     keepers: AtomicUsize,
 }
 
-impl Room {
-    /// Room for `most` bytes, all free.
+impl Shared {
     const fn new(most: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), most, keepers: AtomicUsize::new(0) }
-    }
-
-    /// Takes room; false if there is not so much.
-    fn take(&self, bytes: usize) -> bool {
-        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    /// Gives back what was taken.
-    fn give_back(&self, bytes: usize) {
-        self.taken.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// What is taken now.
-    #[cfg(test)]
-    fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        Self { room: Quota::new(most), keepers: AtomicUsize::new(0) }
     }
 }
 
 /// The newest pieces of one blob.
 #[derive(Debug)]
 pub(super) struct Recent {
-    room: &'static Room,
+    all: &'static Shared,
     pieces: Mutex<Pieces>,
 }
 
@@ -92,11 +75,11 @@ impl Recent {
     fn make_room(&self, pieces: &mut Pieces, bytes: usize) -> bool {
         while pieces.bytes + bytes > RECENT_BYTES
             || pieces.queue.len() >= RECENT_PIECES
-            || !self.room.take(bytes)
+            || !self.all.room.take(bytes)
         {
             let Some((_, oldest)) = pieces.queue.pop_front() else { return false };
             pieces.bytes -= oldest.len();
-            self.room.give_back(oldest.len());
+            self.all.room.give_back(oldest.len());
         }
         true
     }
@@ -104,7 +87,7 @@ impl Recent {
 
 impl Drop for Recent {
     fn drop(&mut self) {
-        self.room.give_back(self.lock().bytes);
+        self.all.room.give_back(self.lock().bytes);
     }
 }
 
@@ -121,9 +104,9 @@ impl Keeper {
         Self::within(&ALL, begun)
     }
 
-    fn within(room: &'static Room, end: u64) -> Self {
-        room.keepers.fetch_add(1, Ordering::Relaxed);
-        Self { recent: Arc::new(Recent { room, pieces: Mutex::default() }), end }
+    fn within(all: &'static Shared, end: u64) -> Self {
+        all.keepers.fetch_add(1, Ordering::Relaxed);
+        Self { recent: Arc::new(Recent { all, pieces: Mutex::default() }), end }
     }
 
     /// The reading end.
@@ -136,7 +119,7 @@ impl Keeper {
         let start = self.end;
         self.end += piece.len() as u64;
         let mut pieces = self.recent.lock();
-        let are_few = self.recent.room.keepers.load(Ordering::Relaxed) <= MOST_KEEPERS;
+        let are_few = self.recent.all.keepers.load(Ordering::Relaxed) <= MOST_KEEPERS;
         if are_few && !piece.is_empty() && self.recent.make_room(&mut pieces, piece.len()) {
             pieces.bytes += piece.len();
             pieces.queue.push_back((start, piece.clone()));
@@ -147,8 +130,8 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         let pieces = std::mem::take(&mut *self.recent.lock());
-        self.recent.room.give_back(pieces.bytes);
-        self.recent.room.keepers.fetch_sub(1, Ordering::Relaxed);
+        self.recent.all.room.give_back(pieces.bytes);
+        self.recent.all.keepers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -156,8 +139,8 @@ impl Drop for Keeper {
 mod tests {
     use super::*;
 
-    fn room(most: usize) -> &'static Room {
-        Box::leak(Box::new(Room::new(most)))
+    fn all(most: usize) -> &'static Shared {
+        Box::leak(Box::new(Shared::new(most)))
     }
 
     fn piece(byte: u8, len: usize) -> Bytes {
@@ -166,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_reader_gets_the_memory_itself_from_the_middle_of_a_piece_to_its_end() {
-        let mut keeper = Keeper::within(room(100), 0);
+        let mut keeper = Keeper::within(all(100), 0);
         let (first, second) = (Bytes::from_static(b"01234"), Bytes::from_static(b"56789"));
         keeper.keep(&first);
         keeper.keep(&Bytes::new());
@@ -189,15 +172,15 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_and_no_bound_is_ever_passed() {
-        let room = room(RECENT_BYTES * 2);
-        let mut keeper = Keeper::within(room, 0);
+        let all = all(RECENT_BYTES * 2);
+        let mut keeper = Keeper::within(all, 0);
         let recent = keeper.recent();
         let each = RECENT_BYTES / 4;
         for number in 0..9 {
             keeper.keep(&piece(number, each));
             let start = u64::from(number) * each as u64;
             assert_eq!(recent.get(start, 1), Some(piece(number, 1)), "the newest is kept");
-            assert!(room.taken() <= RECENT_BYTES);
+            assert!(all.room.taken() <= RECENT_BYTES);
         }
         assert_eq!(recent.get(0, 1), None, "who falls behind finds nothing");
         assert_eq!(recent.get(5 * each as u64, 1), Some(piece(5, 1)));
@@ -206,15 +189,15 @@ mod tests {
         }
         assert_eq!(recent.lock().queue.len(), RECENT_PIECES);
         keeper.keep(&piece(1, RECENT_BYTES + 1));
-        assert_eq!(room.taken(), 0, "what does not fit is not kept, and makes all before it old");
+        assert_eq!(all.room.taken(), 0, "what does not fit is not kept, and makes all before it old");
         keeper.keep(&piece(2, 1));
         assert_eq!(recent.get(keeper.end - 1, 1), Some(piece(2, 1)), "offsets go on behind it");
     }
 
     #[test]
     fn blobs_share_the_room_of_all_and_give_it_back_when_they_end() {
-        let room = room(10);
-        let (mut greedy, mut late) = (Keeper::within(room, 0), Keeper::within(room, 0));
+        let all = all(10);
+        let (mut greedy, mut late) = (Keeper::within(all, 0), Keeper::within(all, 0));
         let (first, second) = (greedy.recent(), late.recent());
         greedy.keep(&piece(1, 8));
         late.keep(&piece(2, 4));
@@ -222,24 +205,11 @@ mod tests {
         assert!(first.get(0, 1).is_some());
         drop(greedy);
         assert_eq!(first.get(0, 1), None, "nothing is kept when the writing has ended");
-        assert_eq!(room.taken(), 0);
+        assert_eq!(all.room.taken(), 0);
         late.keep(&piece(3, 4));
         assert_eq!(second.get(4, 9), Some(piece(3, 4)));
         assert_eq!(second.get(0, 9), None, "a gap is not bridged");
         drop((late, second));
-        assert_eq!(room.taken(), 0);
-    }
-
-    #[test]
-    fn no_more_is_given_out_than_there_is_and_what_comes_back_is_given_out_again() {
-        let room = Room::new(10);
-        assert!(room.take(6));
-        assert!(!room.take(5));
-        assert!(room.take(4));
-        assert!(!room.take(usize::MAX));
-        assert_eq!(room.taken(), 10);
-        room.give_back(6);
-        assert!(room.take(5));
-        assert_eq!(room.taken(), 9);
+        assert_eq!(all.room.taken(), 0);
     }
 }

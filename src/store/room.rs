@@ -15,8 +15,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
-use super::backend::{Backend, Space, Upload};
+use super::backend::{Answer, Backend, Space, Upload};
+use super::small::SmallUpload;
 use super::{Blob, ObjectPath, StagedReader, Store, StoreError};
 use crate::model::{ArtifactType, Share, Timestamp};
 
@@ -258,7 +260,11 @@ impl Promised {
         left: Option<&ObjectPath>,
         bytes: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let mut upload = backend.upload(staging, left).await?;
+        let small = bytes.and_then(|bytes| SmallUpload::start(backend, staging, bytes));
+        let mut upload = match small {
+            Some(small) => Box::new(small),
+            None => backend.upload(staging, left).await?,
+        };
         if bytes.is_some_and(|bytes| upload.begun() > bytes) {
             drop(upload);
             upload = backend.upload(staging, left).await?;
@@ -276,6 +282,10 @@ impl Promised {
 }
 
 impl Upload for Promised {
+    fn blocks(&self) -> bool {
+        self.upload.blocks()
+    }
+
     fn begun(&self) -> u64 {
         self.upload.begun()
     }
@@ -295,11 +305,15 @@ impl Upload for Promised {
         kept
     }
 
-    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob> {
         let Self { upload, promise } = *self;
-        let blob = upload.publish(path)?;
-        promise.keep(promise.written);
-        Ok(blob)
+        let published = upload.publish(path);
+        async move {
+            let blob = published.await?;
+            promise.keep(promise.written);
+            Ok(blob)
+        }
+        .boxed()
     }
 }
 

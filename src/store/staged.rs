@@ -1,7 +1,7 @@
 //! A blob in the making: bytes go in, are hashed, written, can be read by followers, and become a
 //! blob only by [`Staged::seal`] and [`Sealed::publish`].
 //!
-//! It knows no names but the one it computes. At most one job per staging runs on the blocking pool;
+//! It knows no names but the one it computes. At most one job per staging runs, on the blocking pool unless it is short;
 //! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
 //! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`] for each, by [`HOLD_BYTES_OF_ALL`] for all of the
 //! process, and by what `recent` and `window` keep.
@@ -40,6 +40,10 @@ const HOLD_BYTES_OF_ALL: usize = 4 << 20;
 
 /// What all stagings hold.
 static HELD: Held = Held { bytes: AtomicUsize::new(0), less: Notify::const_new() };
+
+/// The most bytes that are hashed where they come in, if nothing waits for a disk: handing them to another thread
+/// takes about as long.
+const IN_PLACE_BYTES: usize = 64 << 10;
 
 /// How many bytes are read at a time when content has to be hashed again.
 const REHASH_BYTES: usize = 256 << 10;
@@ -335,9 +339,14 @@ impl Shared {
         if let State::Idle(_) = queue.state
             && let State::Idle(writer) = std::mem::replace(&mut queue.state, State::Busy)
         {
+            let in_place = queue.held_bytes <= IN_PLACE_BYTES && !writer.blocks();
             let turn = Turn { shared: Arc::clone(self), writer: Some(writer) };
             drop(queue);
-            spawn_blocking(move || turn.run());
+            if in_place {
+                turn.run();
+            } else {
+                spawn_blocking(move || turn.run());
+            }
         }
     }
 
@@ -424,6 +433,14 @@ impl Drop for Turn {
 }
 
 impl Writer {
+    /// Whether taking bytes may wait for a disk.
+    fn blocks(&self) -> bool {
+        match &self.sink {
+            Sink::File { upload, .. } => upload.blocks(),
+            Sink::Window(_) => false,
+        }
+    }
+
     /// Hashes what it goes on with.
     fn catch_up(&mut self) -> io::Result<()> {
         let unhashed = std::mem::take(&mut self.unhashed);
@@ -517,7 +534,7 @@ impl Sealed {
     pub async fn publish(self) -> Result<Blob, StoreError> {
         let path = layout::blob(self.artifact_type, &self.digest);
         let upload = self.upload.map_err(StoreError::Unstored)?;
-        blocking(move || upload.publish(&path)).await
+        upload.publish(&path).await
     }
 }
 

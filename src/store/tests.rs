@@ -313,7 +313,7 @@ impl Upload for Gated {
     fn reader(&self) -> StagedReader {
         StagedReader::new(Content::Memory(Bytes::new()))
     }
-    fn publish(self: Box<Self>, _path: &ObjectPath) -> Result<Blob, StoreError> {
+    fn publish(self: Box<Self>, _path: &ObjectPath) -> Answer<'static, Blob> {
         unreachable!("not published in these tests")
     }
 }
@@ -479,7 +479,7 @@ impl Upload for Failing {
     fn reader(&self) -> StagedReader {
         self.upload.reader()
     }
-    fn publish(self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob> {
         self.upload.publish(path)
     }
 }

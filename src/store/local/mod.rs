@@ -15,7 +15,7 @@ mod tests;
 mod walk;
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -262,11 +262,9 @@ impl Files {
         }
     }
 
-    fn folders(&self, folder: &ObjectPath) -> Result<Vec<String>, StoreError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let read = absent_is_none(self.root.open(folder.as_str(), flags, Mode::empty()))
-            .and_then(|dir| dir.map_or(Ok(Vec::new()), |dir| walk::names(std::os::fd::AsFd::as_fd(&dir))));
-        let names = read.map_err(|error| self.error("list", folder, error))?;
+    /// The folders in an open directory.
+    fn folders(&self, dir: &OwnedFd, folder: &ObjectPath) -> Result<Vec<String>, StoreError> {
+        let names = walk::names(dir.as_fd()).map_err(|error| self.error("list", folder, error))?;
         let folders = names.into_iter().filter(|(_, kind)| kind.is_dir());
         Ok(folders.filter_map(|(name, _)| name.into_string().ok()).collect())
     }
@@ -326,6 +324,11 @@ impl Backend for Local {
         self.run(move |files| files.put(&path, &staging, bytes, false))
     }
 
+    fn publish(&self, path: &ObjectPath, staging: &ObjectPath, bytes: Bytes) -> Answer<'_, Blob> {
+        let (path, staging) = (path.clone(), staging.clone());
+        self.run(move |files| files.publish(&path, &staging, bytes))
+    }
+
     fn upload(&self, staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>> {
         let (staging, left) = (staging.clone(), left.cloned());
         self.run(move |files| Ok(Box::new(files.upload(&staging, left)?) as Box<dyn Upload>))
@@ -337,8 +340,15 @@ impl Backend for Local {
     }
 
     fn folders(&self, folder: &ObjectPath) -> Answer<'_, Vec<String>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let dir = match absent_is_none(self.0.root.open(folder.as_str(), flags, Mode::empty())) {
+            Ok(Some(dir)) => dir,
+            // Nothing is there most of the time (trash, for one), and saying so takes no other thread.
+            Ok(None) => return ready(Ok(Vec::new())).boxed(),
+            Err(error) => return ready(Err(self.0.error("list", folder, error))).boxed(),
+        };
         let folder = folder.clone();
-        self.run(move |files| files.folders(&folder))
+        self.run(move |files| files.folders(&dir, &folder))
     }
 
     fn delete(&self, path: &ObjectPath) -> Answer<'_, bool> {

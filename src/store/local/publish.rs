@@ -11,11 +11,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use futures_util::FutureExt as _;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::super::backend::Answer;
 use super::super::blob::Content;
-use super::super::{Blob, ObjectPath, StagedReader, Stat, StoreError, Upload};
+use super::super::{Blob, ObjectPath, StagedReader, Stat, StoreError, Upload, blocking};
 use super::root::TRIES;
 use super::staging::TempFile;
 use super::{Files, size_of};
@@ -71,6 +73,18 @@ impl Files {
         upload.append(&[bytes])?;
         upload.sync()?;
         upload.place(path, replace)
+    }
+
+    /// Writes a small file whose name says what is in it, or uses the one that is there.
+    pub(super) fn publish(
+        self: &Arc<Self>,
+        path: &ObjectPath,
+        tmp: &ObjectPath,
+        bytes: Bytes,
+    ) -> Result<Blob, StoreError> {
+        let mut upload = self.upload(tmp, None)?;
+        upload.append(&[bytes])?;
+        upload.publish_now(path)
     }
 }
 
@@ -132,38 +146,9 @@ impl LocalUpload {
         }
         Err(self.files.error("publish", path, Errno::NOENT))
     }
-}
 
-impl Upload for LocalUpload {
-    fn begun(&self) -> u64 {
-        self.begun
-    }
-
-    fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
-        for chunks in chunks.chunks(SLICES) {
-            write_at(self.file.file(), chunks, self.len)
-                .map_err(|error| self.files.error("write", &self.staging, error))?;
-            self.len += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        }
-        self.reserve();
-        Ok(())
-    }
-
-    fn reader(&self) -> StagedReader {
-        StagedReader::new(Content::File(Arc::clone(self.file.file())))
-    }
-
-    fn leave(&mut self) -> u64 {
-        let Some(left) = self.left.take().filter(|_| self.len >= WORTH_LEAVING) else { return 0 };
-        // Of two that were left the one that came further is of more use.
-        let has_less = |stat: Option<Stat>| stat.is_none_or(|stat| stat.size < self.len);
-        let kept = self.files.stat(&left).is_ok_and(has_less)
-            && self.release().is_ok()
-            && self.place(&left, true).is_ok_and(|placed| placed);
-        if kept { self.len } else { 0 }
-    }
-
-    fn publish(mut self: Box<Self>, path: &ObjectPath) -> Result<Blob, StoreError> {
+    /// As [`Upload::publish`], on this thread.
+    pub(super) fn publish_now(mut self, path: &ObjectPath) -> Result<Blob, StoreError> {
         let written = rustix::fs::fstat(&**self.file.file());
         let written = written.map_err(|error| self.files.error("stat", &self.staging, error))?;
         if size_of(&written) != self.len {
@@ -201,6 +186,41 @@ impl Upload for LocalUpload {
             }
         }
         Err(self.files.error("publish", path, Errno::EXIST))
+    }
+}
+
+impl Upload for LocalUpload {
+    fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
+        for chunks in chunks.chunks(SLICES) {
+            write_at(self.file.file(), chunks, self.len)
+                .map_err(|error| self.files.error("write", &self.staging, error))?;
+            self.len += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        }
+        self.reserve();
+        Ok(())
+    }
+
+    fn reader(&self) -> StagedReader {
+        StagedReader::new(Content::File(Arc::clone(self.file.file())))
+    }
+
+    fn leave(&mut self) -> u64 {
+        let Some(left) = self.left.take().filter(|_| self.len >= WORTH_LEAVING) else { return 0 };
+        // Of two that were left the one that came further is of more use.
+        let has_less = |stat: Option<Stat>| stat.is_none_or(|stat| stat.size < self.len);
+        let kept = self.files.stat(&left).is_ok_and(has_less)
+            && self.release().is_ok()
+            && self.place(&left, true).is_ok_and(|placed| placed);
+        if kept { self.len } else { 0 }
+    }
+
+    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob> {
+        let path = path.clone();
+        blocking(move || self.publish_now(&path)).boxed()
     }
 }
 

@@ -86,19 +86,32 @@ impl Root {
     /// Makes a directory and those above it, and opens it.
     pub(super) fn make_dirs(&self, path: &str) -> Result<OwnedFd> {
         retry_absent(|| {
-            let mut dir = rustix::io::fcntl_dupfd_cloexec(&self.dir, 0)?;
-            for name in path.split('/') {
+            // From the deepest that is there: making one takes a lock on its parent that everybody there waits for.
+            let (mut dir, missing) = self.deepest(path)?;
+            for name in missing.split('/').filter(|name| !name.is_empty()) {
                 match rustix::fs::mkdirat(&dir, name, DIR_MODE) {
                     Ok(()) | Err(Errno::EXIST) => {}
-                    // A read-only file system says so even of a directory that is there.
-                    Err(Errno::ROFS) if rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
-                    }
                     Err(error) => return Err(error),
                 }
                 dir = rustix::fs::openat(&dir, name, DIRECTORY, Mode::empty())?;
             }
             Ok(dir)
         })
+    }
+
+    /// The deepest directory on the way to a path that is there, and what of the path is not.
+    fn deepest<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p str)> {
+        let mut above = path;
+        loop {
+            match self.open(above, DIRECTORY, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                opened => return Ok((opened?, path[above.len()..].trim_start_matches('/'))),
+            }
+            match above.rsplit_once('/') {
+                Some((parent, _)) => above = parent,
+                None => return Ok((rustix::io::fcntl_dupfd_cloexec(&self.dir, 0)?, path)),
+            }
+        }
     }
 
     /// What is at a path, not following a symlink; `None` if nothing is.

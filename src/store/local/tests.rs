@@ -206,7 +206,7 @@ fn an_error_on_the_way_leaves_nothing_visible_and_nothing_staged() {
     home.put("refs/dir", b"x").expect_err("a directory is in the way");
     let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
     upload.append(&[Bytes::from_static(b"x")]).expect("appended");
-    Box::new(upload).publish(&at("refs/file/blob")).expect_err("a file is no directory");
+    upload.publish_now(&at("refs/file/blob")).expect_err("a file is no directory");
     assert_eq!(home.staged(), Vec::<PathBuf>::new());
     assert_eq!(WalkFiles::below(&home.file("refs")), [home.file("refs/file")]);
 }
@@ -218,7 +218,7 @@ fn a_file_that_was_cut_behind_our_back_is_not_published() {
     upload.append(&[Bytes::from_static(b"0123456789")]).expect("appended");
     let staged = home.staged().pop().expect("staged");
     fs::OpenOptions::new().write(true).open(staged).and_then(|file| file.set_len(4)).expect("cut");
-    let published = Box::new(upload).publish(&at("blobs/x"));
+    let published = upload.publish_now(&at("blobs/x"));
     assert!(matches!(published, Err(StoreError::Length { actual: 4, expected: 10 })), "{published:?}");
     assert!(!home.file("blobs/x").exists() && home.staged().is_empty());
 }
@@ -231,7 +231,7 @@ fn a_symlink_in_a_blobs_place_gives_way_to_the_blob() {
     symlink(home.file("secret"), home.file("blobs/x")).expect("linked");
     let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
     upload.append(&[Bytes::from_static(b"bytes")]).expect("appended");
-    Box::new(upload).publish(&at("blobs/x")).expect("published");
+    upload.publish_now(&at("blobs/x")).expect("published");
     assert!(fs::symlink_metadata(home.file("blobs/x")).expect("there").is_file());
     assert_eq!(fs::read(home.file("secret")).expect("there"), b"other");
 }
@@ -252,7 +252,7 @@ fn many_pieces_are_written_in_order() {
         (0..3000_u16).map(|n| Bytes::from(n.to_le_bytes()[..usize::from(n % 3)].to_vec())).collect();
     upload.append(&pieces).expect("appended");
     upload.append(&[]).expect("nothing appended");
-    let blob = Box::new(upload).publish(&at("blobs/x")).expect("published");
+    let blob = upload.publish_now(&at("blobs/x")).expect("published");
     assert_eq!(blob.read_at(0, usize::MAX).expect("read"), pieces.concat());
 }
 
@@ -351,7 +351,7 @@ fn what_lies_in_the_place_of_what_was_left_and_is_no_file_of_ours_is_not_gone_on
         let mut upload = home.local.0.upload(&at("tmp"), Some(at("tmp/partial/x"))).expect("started");
         assert_eq!(upload.begun(), 0, "{number}");
         upload.append(&[Bytes::from_static(b"x")]).expect("written");
-        Box::new(upload).publish(&at(&format!("blobs/{number}"))).expect("published");
+        upload.publish_now(&at(&format!("blobs/{number}"))).expect("published");
         assert_eq!(fs::metadata(&outside).expect("there").len(), 2 << 20, "{number}");
     }
 }
@@ -426,7 +426,7 @@ fn what_was_reserved_and_is_not_needed_is_given_back_when_a_file_is_published() 
     for _ in 0..9 {
         upload.append(std::slice::from_ref(&piece)).expect("written");
     }
-    let blob = Box::new(upload).publish(&at("blobs/x")).expect("published");
+    let blob = upload.publish_now(&at("blobs/x")).expect("published");
     assert_eq!(blob.current_size().expect("stat"), 9 << 20);
     let used = fs::metadata(home.file("blobs/x")).expect("there").blocks() * 512;
     assert!(used <= (9 << 20) + (256 << 10), "{used}");
