@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_a_later_version_stay_the_same_numbers() {
+        // A quick way of reading them is off by one in the last place.
+        for number in ["118446744073709551616.50", "184467440737095516.14", "0.1", "1e-300", "-0.0"] {
+            let text = tag().replace("\"size\"", &format!("\"flavour\":{number},\"size\""));
+            let reference = Ref::parse(text.as_bytes()).expect("valid");
+            assert_eq!(reference.unknown["flavour"].as_f64(), number.parse().ok(), "{number}");
+            assert_eq!(Ref::parse(&reference.to_json()).expect("valid"), reference, "{number}");
+        }
+    }
+
+    #[test]
     fn links_have_the_sizes_that_are_noted_beside_them() {
         let with = |sizes: &str| {
             let text = tag().replace("\"size\"", &format!("\"links\":[\"{DIGEST}\"]{sizes},\"size\""));
