@@ -382,8 +382,8 @@ impl<'t> Registry<'t> {
         };
         match found {
             Ok(Some(place)) => match base(DISCOVERY)?.join(&place) {
-                Ok(url) => Ok(Place { url, doubt: None }),
-                Err(_) => usual(Some(Refusal::BadUpstream("it names an address that is none"))),
+                Ok(url) if !url.cannot_be_a_base() => Ok(Place { url, doubt: None }),
+                _ => usual(Some(Refusal::BadUpstream("it names an address that is none"))),
             },
             Ok(None) => usual(Some(Refusal::NotFound)),
             Err(refusal) => usual(Some(refusal)),

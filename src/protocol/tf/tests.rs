@@ -303,6 +303,8 @@ fn upstreams_service_discovery_says_where_things_are() {
         (None, Ok("/v1/providers/acme/demo/versions")),
         (Some(r#"{"modules.v1":"/m/"}"#), Err("NotFound")),
         (Some(r#"{"providers.v1":"file:///etc/"}"#), Err("BadUpstream")),
+        (Some(r#"{"providers.v1":"git::/p/"}"#), Err("BadUpstream")),
+        (Some(r#"{"providers.v1":"mailto:me@x.example"}"#), Err("BadUpstream")),
         (Some("<html>"), Err("BadUpstream")),
     ] {
         let mut world = World::new();
