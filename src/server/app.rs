@@ -326,6 +326,10 @@ fn local(exchange: &Exchange, reply: Reply) -> Response {
 }
 
 fn refused(exchange: &Exchange, protocol: &dyn Protocol, refusal: &Refusal) -> Response {
+    // The client hears of it too, but is seldom who can do something about it.
+    if let Refusal::Untrusted { why } = refusal {
+        tracing::warn!(resource = %exchange.shown(), why, "upstream sent what cannot be trusted");
+    }
     exchange.settle(Account { outcome: "refused", meters: None });
     answer::reply(exchange.is_head(), protocol.refuse(&exchange.head(), refusal))
 }
