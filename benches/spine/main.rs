@@ -11,7 +11,9 @@
 #[expect(dead_code, reason = "some of it only the other benchmark needs")]
 mod common;
 mod content;
+mod idle;
 mod origin;
+mod outage;
 mod peers;
 mod rows;
 mod tls;
@@ -74,6 +76,10 @@ pub(crate) struct Scale {
     pub(crate) wide: u64,
     /// Refs in the store for the row on starting.
     pub(crate) refs: u64,
+    /// How long an upstream that hangs is given to be known for it.
+    pub(crate) breaking: Duration,
+    /// Connections that are held open and idle.
+    pub(crate) idle: usize,
 }
 
 impl Scale {
@@ -89,6 +95,8 @@ impl Scale {
         wide_clients: 256,
         wide: 100 * MIB,
         refs: 100_000,
+        breaking: Duration::from_secs(90),
+        idle: 7_900,
     };
     const QUICK: Self = Self {
         rounds: 1,
@@ -102,6 +110,8 @@ impl Scale {
         wide_clients: 8,
         wide: 4 * MIB,
         refs: 1000,
+        breaking: Duration::ZERO,
+        idle: 500,
     };
 }
 

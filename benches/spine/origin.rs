@@ -1,4 +1,5 @@
-//! The upstream of the cold rows: serves the content over a link as slow as asked for, and counts.
+//! The upstream of the cold rows: serves the content over a link as slow as asked for, and counts. For the
+//! rows on outages it can be told to do otherwise.
 //!
 //! Runs in the benchmark's own process, one thread a connection. Without a limit bodies go by
 //! `sendfile`, so that the origin is not what is measured.
@@ -39,11 +40,25 @@ impl Link {
         Self { delay: Duration::from_millis(50), bytes_per_second: Some(125e6) };
 }
 
-/// A running origin. Goes on until the process ends.
+/// What upstream does with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Answers them.
+    Well,
+    /// Takes them and says nothing.
+    Silent,
+    /// Answers that there are too many of them.
+    Limiting,
+    /// Nobody listens any more.
+    Gone,
+}
+
+/// A running origin. Goes on until the process ends, or until it is told to be gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    listener: Arc<TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -51,6 +66,7 @@ pub(crate) struct Origin {
 struct Shared {
     directory: PathBuf,
     link: Link,
+    mood: Mutex<Mood>,
     /// When the link will have passed all that was given to it.
     busy_until: Mutex<Instant>,
     gets: Mutex<BTreeMap<String, u64>>,
@@ -59,23 +75,39 @@ struct Shared {
 impl Origin {
     /// Starts serving the files below `directory`.
     pub(crate) fn start(directory: PathBuf, link: Link) -> Outcome<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0")?);
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             directory,
             link,
+            mood: Mutex::new(Mood::Well),
             busy_until: Mutex::new(Instant::now()),
             gets: Mutex::default(),
         });
-        let origin = Self { address, shared: Arc::clone(&shared) };
+        let origin = Self { address, listener: Arc::clone(&listener), shared: Arc::clone(&shared) };
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else {
+                    if *lock(&shared.mood) == Mood::Gone {
+                        break;
+                    }
+                    continue;
+                };
                 let shared = Arc::clone(&shared);
                 // A peer that goes away is its own affair.
                 thread::spawn(move || shared.converse(&stream));
             }
         });
         Ok(origin)
+    }
+
+    /// Changes its mind from the next request on. Who is gone does not come back.
+    pub(crate) fn turn(&self, mood: Mood) -> Outcome<()> {
+        *lock(&self.shared.mood) = mood;
+        if mood == Mood::Gone {
+            rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both)?;
+        }
+        Ok(())
     }
 
     /// How many GETs of `path` have arrived since this was last asked.
@@ -95,6 +127,22 @@ impl Shared {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some((method, path)) = next_request(&mut reader)? {
+            let mood = *lock(&self.mood);
+            match mood {
+                Mood::Well => {}
+                Mood::Silent => {
+                    // Until the other side has had enough.
+                    let _ = reader.read(&mut [0])?;
+                    return Ok(());
+                }
+                Mood::Limiting => {
+                    let refusal =
+                        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n";
+                    (&*stream).write_all(refusal.as_bytes())?;
+                    continue;
+                }
+                Mood::Gone => return Ok(()),
+            }
             thread::sleep(self.link.delay);
             if method == "GET" {
                 *lock(&self.gets).entry(path.clone()).or_default() += 1;

@@ -24,7 +24,7 @@ use crate::peers::{Peer, Yard};
 use crate::tls::{self, Clients, Door, Got};
 
 /// The table.
-type Book = crate::common::book::Book<Peer>;
+pub(crate) type Book = crate::common::book::Book<Peer>;
 
 /// What all rows work with.
 pub(crate) struct Bench {
@@ -37,7 +37,7 @@ pub(crate) struct Bench {
 type Row = fn(&Bench, &mut Book) -> Outcome<()>;
 
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 10] = [
+pub(crate) const ROWS: [(&str, Row); 12] = [
     ("small", small),
     ("large", large),
     ("tls", over_tls),
@@ -47,6 +47,8 @@ pub(crate) const ROWS: [(&str, Row); 10] = [
     ("many", many),
     ("crowd", crowd),
     ("wide", wide),
+    ("outage", crate::outage::rows),
+    ("idle", crate::idle::rows),
     ("start", start),
 ];
 
