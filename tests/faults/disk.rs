@@ -376,7 +376,11 @@ async fn at_rest(origin: &Origin) -> (Repoxy, Manifest) {
 }
 
 /// What a request brings, if the connection is not cut before the answer is whole.
-async fn attempt(repoxy: &Repoxy, path: &str, range: Option<&str>) -> Option<(u16, String, Bytes)> {
+pub(crate) async fn attempt(
+    repoxy: &Repoxy,
+    path: &str,
+    range: Option<&str>,
+) -> Option<(u16, String, Bytes)> {
     let mut request = repoxy.client().get(format!("{}{path}", repoxy.url()));
     if let Some(range) = range {
         request = request.header("range", range);

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{Blob, Gate, Manifest, Origin, Repoxy, proxy};
 
 const NOTHING: [PathBuf; 0] = [];
-const GC: [&str; 4] = ["gc", "--grace", "0s", "--force"];
+pub(crate) const GC: [&str; 4] = ["gc", "--grace", "0s", "--force"];
 
 /// A server with a stored image.
 async fn warm(origin: &Origin) -> (Repoxy, Manifest) {
@@ -43,7 +43,7 @@ fn forget_refs(repoxy: &mut Repoxy) {
 }
 
 /// A command under strace, which does something to it.
-fn traced(repoxy: &Repoxy, inject: &str, arguments: &[&str]) -> Command {
+pub(crate) fn traced(repoxy: &Repoxy, inject: &str, arguments: &[&str]) -> Command {
     let plain = repoxy.command(arguments);
     let call = inject.split(':').next().expect("a call");
     let mut command = Command::new("strace");
@@ -54,7 +54,7 @@ fn traced(repoxy: &Repoxy, inject: &str, arguments: &[&str]) -> Command {
 }
 
 /// Runs gc to its end without holding the runtime up.
-async fn finish(child: Child) -> std::process::Output {
+pub(crate) async fn finish(child: Child) -> std::process::Output {
     tokio::task::spawn_blocking(|| child.wait_with_output().expect("it ends")).await.expect("no panic")
 }
 

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 pub mod support;
 
+mod calls;
 mod clients;
 mod disk;
 mod gc;
@@ -19,6 +20,7 @@ mod room;
 mod scale;
 mod security;
 mod semantics;
+mod stored;
 mod transfer;
 mod trust;
 mod types;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::support::{Got, Manifest, Origin, Protection, Repoxy, eventually, proxy};
+use crate::support::{Gate, Got, Manifest, Origin, Protection, Repoxy, eventually, proxy};
 
 /// What "at once" may take at most: ten times what is promised, for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -152,6 +152,34 @@ async fn a10_a_pause_of_years_is_ten_minutes_and_checks_are_not_skipped_for_it()
     let wait: u64 = got.header("retry-after").parse().expect("seconds");
     assert!((500..=600).contains(&wait), "{wait}");
     assert_eq!(repoxy.files("type/container/blobs").len(), 1, "the manifest alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_of_two_rate_limits_the_longer_one_holds_whichever_comes_last() {
+    let origin = Origin::start().await;
+    for longer_first in [true, false] {
+        let repoxy = Arc::new(Repoxy::before(&origin));
+        let waits = if longer_first { ["300", "60"] } else { ["60", "300"] };
+        // Both are under way before either is answered.
+        let mut asked = Vec::new();
+        for (n, wait) in waits.iter().enumerate() {
+            let (gate, path) = (Gate::closed(), format!("/v2/library/app/manifests/{longer_first}-{n}"));
+            origin.on(&path).hold(&gate).rate_limited(wait).once();
+            let (repoxy, of) = (Arc::clone(&repoxy), path.clone());
+            asked.push((gate, tokio::spawn(async move { repoxy.get(&of).await })));
+            origin.seen_at_least("GET", &path, 1).await;
+        }
+        for (gate, answer) in asked {
+            gate.open();
+            assert_refused(&answer.await.expect("no panic"), StatusCode::TOO_MANY_REQUESTS);
+        }
+        let before = origin.total();
+        let got = repoxy.get("/v2/library/app/manifests/later").await;
+        assert_refused(&got, StatusCode::TOO_MANY_REQUESTS);
+        let wait: u64 = got.header("retry-after").parse().expect("seconds");
+        assert!((200..=300).contains(&wait), "{longer_first}: {wait}");
+        assert_eq!(origin.total(), before);
+    }
 }
 
 /// Brings an upstream down so far that it is left alone; `image` is cached before.

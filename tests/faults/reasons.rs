@@ -24,14 +24,12 @@ pub(super) const NOT_RUN: &[(&str, &str)] = &[
     ("S26", "waits for users: there are no passwords to guess"),
     ("S27", "waits for users: no token of a client's is read (C5)"),
     ("S29", "waits for proxies that merge several upstreams"),
-    ("S30", "waits for types with versions; what a digest names never changes (A7, D9)"),
-    ("S35", "nothing is ever extracted: a provider's zip is read for its hash, and nothing of it is written"),
 ];
 
 /// What the tests of a row leave open.
 pub(super) const NOTES: &[(&str, &str)] = &[
     ("D8", "by failing the reads of one file"),
-    ("D9", "a week without reading is not waited for; how often everything is read is for cron to say"),
+    ("D9", "a week is a file's mtime, not waited for; how often everything is read is for cron to say"),
     ("D1", "`repoxy_unstored_total` counts what is passed through; a tmpfs of 8 MiB and a blob of 20"),
     ("D2", "as D1"),
     ("D7", "mounted read-only before the start, which is the harder case; misses as D1"),
@@ -66,8 +64,6 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ),
     ("D4", "by failing every rename that replaces a file"),
     ("D5", "the bytes of a blob; a document is D6's second test"),
-    ("D12", "pages in a pattern, not at random"),
-    ("D13", "for as long as sixty pulls take, not a minute"),
     ("D17", "on ext4 and XFS; needs root and a loop device, and fails where there is none"),
     ("D18", "passed through as D1"),
     ("E14", "that no transaction is long shows in how often another writes; `benches/scale` has times"),
@@ -77,7 +73,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ),
     ("E6", "exit code 11, as `docs/cli.md` has it"),
     ("E10", "for milliseconds, at eight places of a run: no clock is involved"),
-    ("E12", "no request fails; the loss at p99 is not measured"),
+    ("E12", "no request fails; `benches/scale` has what it costs at p99"),
     ("E13", "held in the middle for as long as three runs take, not two hours"),
     (
         "S7",
@@ -86,5 +82,10 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ("S8", "the configuration has no headers of other names yet; `tests/upstream.rs` has"),
     ("S11", "of Terraform's documents, the only ones whose addresses are followed"),
     ("S12", "the same answers and the same questions upstream; times are not compared"),
+    (
+        "S30",
+        "versions of providers, files under a rule that says so, packages for as long as their index is the same; an index may name other bytes",
+    ),
+    ("S35", "of Terraform's packages, the only archives that are read"),
     ("S15", "manifests up to 16 MiB and lists up to 8 MiB are accepted"),
 ];

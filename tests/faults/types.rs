@@ -1,7 +1,7 @@
 //! What holds for every type there is, as a table of types: content that is damaged on disk or on its way,
 //! an upstream that hangs, is slow or has not got what is asked for, hostile paths, and whom credentials reach.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -12,29 +12,29 @@ use crate::security::{kept, status_of};
 use crate::support::{Got, Origin, Repoxy, eventually};
 use crate::trust::{CANARY, leaked};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// A type: what upstream has of it, and what clients ask for.
 #[derive(Debug)]
-struct Type {
-    name: &'static str,
+pub(crate) struct Type {
+    pub(crate) name: &'static str,
     /// Further lines of its proxy, which is called `x`.
-    config: &'static str,
+    pub(crate) config: &'static str,
     /// A document that may change, here and at upstream.
-    document: (&'static str, &'static str),
+    pub(crate) document: (&'static str, &'static str),
     /// Something large that never changes and whose digest is known before it comes.
-    content: (&'static str, &'static str),
+    pub(crate) content: (&'static str, &'static str),
     /// What upstream has not got.
-    missing: (&'static str, &'static str),
+    pub(crate) missing: (&'static str, &'static str),
     /// What a hostile path is appended to.
-    mount: &'static str,
+    pub(crate) mount: &'static str,
     /// Puts the document, the content and what names its digest where they are.
-    publish: fn(&Origin, &Bytes),
+    pub(crate) publish: fn(&Origin, &Bytes),
     /// What a client asks for before the content.
-    before: &'static [&'static str],
+    pub(crate) before: &'static [&'static str],
 }
 
-const TYPES: [Type; 4] = [
+pub(crate) const TYPES: [Type; 4] = [
     Type {
         name: "container",
         config: "default = true\n",
@@ -91,7 +91,7 @@ const TYPES: [Type; 4] = [
     },
 ];
 
-fn publish_provider(origin: &Origin, zip: &Bytes, at: &str, sums: &str) {
+pub(crate) fn publish_provider(origin: &Origin, zip: &Bytes, at: &str, sums: &str) {
     origin.file("/.well-known/terraform.json", "application/json", r#"{"providers.v1":"/v1/providers/"}"#);
     origin.file("/v1/providers/a/demo/versions", "application/json", r#"{"versions":[{"version":"1.0.0"}]}"#);
     let (filename, digest) = ("terraform-provider-demo_1.0.0_linux_amd64.zip", Digest::of(zip).hex());
@@ -124,19 +124,31 @@ fn publish_packages(origin: &Origin, packages: Bytes) {
     origin.file("/dists/s/main/binary-amd64/Packages", "application/octet-stream", packages);
 }
 
+impl Type {
+    /// The line by which what may change is asked about each time.
+    pub(crate) fn asks_each_time(&self) -> &'static str {
+        if self.name == "generic" { "" } else { "ttl = \"0s\"" }
+    }
+}
+
 /// A server with one proxy of a type, before an origin that has something of it.
-struct World {
-    of: &'static Type,
-    origin: Origin,
-    repoxy: Repoxy,
-    content: Bytes,
+pub(crate) struct World {
+    pub(crate) of: &'static Type,
+    pub(crate) origin: Origin,
+    pub(crate) repoxy: Repoxy,
+    pub(crate) content: Bytes,
     /// Where the content is, here and at upstream.
-    ours: String,
-    theirs: String,
+    pub(crate) ours: String,
+    pub(crate) theirs: String,
 }
 
 impl World {
-    async fn new(of: &'static Type, more: &str) -> Self {
+    pub(crate) async fn new(of: &'static Type, more: &str) -> Self {
+        Self::with(of, more, "").await
+    }
+
+    /// The same with further tables behind the proxy's.
+    pub(crate) async fn with(of: &'static Type, more: &str, tables: &str) -> Self {
         let origin = Origin::start().await;
         let content = origin.blob("elsewhere", MIB).bytes;
         (of.publish)(&origin, &content);
@@ -146,19 +158,18 @@ impl World {
         let (url, Type { name, config, .. }) = (origin.url(), of);
         // Tables of rules come last.
         let repoxy = Repoxy::with(&format!(
-            "[[proxy]]\ntype = \"{name}\"\nname = \"x\"\nupstream = \"{url}\"\n{more}\n{config}"
+            "[[proxy]]\ntype = \"{name}\"\nname = \"x\"\nupstream = \"{url}\"\n{more}\n{config}{tables}"
         ));
         Self { of, origin, repoxy, content, ours, theirs }
     }
 
     /// With the usual settings: what may change is asked about each time.
-    async fn usual(of: &'static Type) -> Self {
-        let ttl = if of.name == "generic" { "" } else { "ttl = \"0s\"" };
-        Self::new(of, ttl).await
+    pub(crate) async fn usual(of: &'static Type) -> Self {
+        Self::new(of, of.asks_each_time()).await
     }
 
     /// Asks for what clients ask for before the content, and waits until it counts.
-    async fn prepare(&self) {
+    pub(crate) async fn prepare(&self) {
         for path in self.of.before {
             assert_eq!(self.repoxy.get(path).await.status, StatusCode::OK, "{path}");
         }
@@ -168,7 +179,7 @@ impl World {
     }
 
     /// Fetches the document and waits until it is published: what streams is that a moment after its last byte.
-    async fn document(&self) -> Got {
+    pub(crate) async fn document(&self) -> Got {
         let got = self.repoxy.get(self.of.document.0).await;
         assert_eq!(got.status, StatusCode::OK, "{}", self.of.name);
         eventually("its ref is known", || !self.listed().is_empty()).await;
@@ -176,12 +187,12 @@ impl World {
     }
 
     /// The refs that there are, as JSON.
-    fn listed(&self) -> String {
+    pub(crate) fn listed(&self) -> String {
         String::from_utf8_lossy(&self.repoxy.run(&["ls", "refs", "--json"]).stdout).into_owned()
     }
 
     /// Fetches the content and waits until it is published.
-    async fn fetched(&self) {
+    pub(crate) async fn fetched(&self) {
         self.prepare().await;
         assert_eq!(self.repoxy.get(&self.ours).await.bytes(), &self.content, "{}", self.of.name);
         eventually("the content and its ref are published", || {
@@ -190,13 +201,13 @@ impl World {
         .await;
     }
 
-    fn blob(&self) -> std::path::PathBuf {
+    pub(crate) fn blob(&self) -> std::path::PathBuf {
         let hex = Digest::of(&self.content).hex();
         let dir = format!("type/{}/blobs/sha256/{}/{}", self.of.name, &hex[..2], &hex[2..4]);
         self.repoxy.root().join(dir).join(hex)
     }
 
-    async fn range(&self, from: usize, to: usize) -> Got {
+    pub(crate) async fn range(&self, from: usize, to: usize) -> Got {
         let range = format!("bytes={from}-{to}");
         self.repoxy.request(Method::GET, &self.ours, &[("range", &range)]).await
     }
@@ -262,6 +273,21 @@ async fn a2_a_download_of_any_type_that_takes_longer_than_silence_may_is_complet
         slow.trickle(MIB / 16, Duration::from_millis(250)).always();
         assert_eq!(world.repoxy.get(&world.ours).await.bytes(), &world.content, "{}", of.name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: forty seconds of download"]
+async fn a2_a_download_of_forty_seconds_is_completed_for_any_type_with_the_usual_limits() {
+    let download = async |of: &'static Type| {
+        let world = World::new(of, of.asks_each_time()).await;
+        world.prepare().await;
+        let slow = world.origin.on(&world.theirs).method("GET");
+        slow.trickle(MIB / 16, Duration::from_millis(2700)).always();
+        let began = Instant::now();
+        assert_eq!(world.repoxy.get(&world.ours).await.bytes(), &world.content, "{}", of.name);
+        assert!(began.elapsed() >= Duration::from_secs(40), "{:?}", began.elapsed());
+    };
+    futures_util::future::join_all(TYPES.iter().map(download)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
