@@ -1,6 +1,7 @@
 //! B: clients that are slow, many, rude or gone, and a process that is told to stop or is killed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -314,26 +315,39 @@ async fn b5_what_is_not_done_half_a_minute_after_sigterm_is_cut() {
     }
 }
 
-/// Kills a server in the middle of many downloads, again and again.
+/// Kills a server in the middle of many downloads, again and again: when some of them are done and the others are
+/// on their way, from the first to the last.
 async fn killed(rounds: u64) {
+    const DOWNLOADS: u64 = 100;
     let origin = Origin::start().await;
-    let blobs: Vec<_> = (0..100).map(|_| origin.blob("library/app", MIB / 4)).collect();
+    let blobs: Vec<_> = (0..DOWNLOADS).map(|_| origin.blob("library/app", MIB / 4)).collect();
     let mut repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    let mut cut = 0;
     for round in 0..rounds {
         let client = repoxy.client().clone();
+        let done = Arc::new(AtomicU64::new(0));
         let running: Vec<_> = blobs
             .iter()
             .map(|blob| {
                 let request = client.get(format!("{}{}", repoxy.url(), blob.path)).send();
-                tokio::spawn(async move { request.await.ok()?.error_for_status().ok()?.bytes().await.ok() })
+                let done = Arc::clone(&done);
+                tokio::spawn(async move {
+                    let bytes = request.await.ok()?.error_for_status().ok()?.bytes().await.ok();
+                    done.fetch_add(1, Ordering::SeqCst);
+                    bytes
+                })
             })
             .collect();
-        origin.seen_at_least("GET", "/v2/library/app/blobs/*", 1).await;
-        // Not at random, so that a failure can be had again; spread over what a pull of all takes.
-        tokio::time::sleep(Duration::from_millis(round * 37 % 400)).await;
+        // Not at random, so that a failure can be had again; spread over a pull of all, and between two of them.
+        let so_many = round * 37 % DOWNLOADS;
+        while done.load(Ordering::SeqCst) < so_many {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_micros(round * 371 % 5000)).await;
         repoxy.kill();
         for (download, blob) in running.into_iter().zip(&blobs) {
             let got = download.await.expect("no panic");
+            cut += u64::from(got.is_none());
             assert!(got.is_none_or(|bytes| bytes == blob.bytes), "round {round}");
         }
         let began = Instant::now();
@@ -344,7 +358,14 @@ async fn killed(rounds: u64) {
         assert!(repoxy.run(&["gc", "--force"]).status.success());
         let partial = repoxy.files("type/container/proxies/hub/tmp");
         assert!(partial.iter().all(|file| file.ends_with(".alive")), "round {round}: {partial:?}");
+        // What is stored is no load: the next round begins with nothing of it.
+        repoxy.kill();
+        for below in ["type/container/blobs", "type/container/proxies/hub/refs", "index"] {
+            let _ = std::fs::remove_dir_all(repoxy.root().join(below));
+        }
+        repoxy.start();
     }
+    assert!(cut >= rounds, "{cut} downloads were cut in {rounds} rounds");
     for blob in &blobs {
         assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
     }

@@ -395,6 +395,30 @@ async fn s11_what_a_providers_document_names_elsewhere_gets_no_secret_and_inside
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s15_documents_of_registries_and_archives_are_bounded_as_manifests_are() {
+    // To plain HTTP everything is a file.
+    for of in TYPES.iter().filter(|of| matches!(of.name, "tf" | "debian")) {
+        let world = World::usual(of).await;
+        let before = world.repoxy.resident();
+        let huge = Bytes::from(vec![b' '; 100 * MIB]);
+        let deep = format!("{{\"versions\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for (body, chunked) in [(huge.clone(), false), (huge, true), (deep.into(), false)] {
+            let script = world.origin.on(of.document.1).method("GET").body(body);
+            if chunked {
+                script.chunked().once()
+            } else {
+                script.once()
+            }
+            let got = world.repoxy.get(of.document.0).await;
+            assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{} {chunked}", of.name);
+        }
+        let grown = world.repoxy.resident().saturating_sub(before);
+        assert!(grown < 100 * MIB as u64, "{}: {grown} bytes more", of.name);
+        world.document().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s16_an_index_that_unpacks_without_end_is_read_in_bounded_memory() {
     let debian = TYPES.iter().find(|of| of.name == "debian").expect("it is there");
     let world = World::usual(debian).await;
