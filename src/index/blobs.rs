@@ -169,7 +169,9 @@ pub(super) fn blob_walk(query: &BlobQuery, rows: usize) -> Sql {
     let (way, beyond) = if query.descending { ("DESC", "<") } else { ("ASC", ">") };
     let mut sql = Sql::new(
         "SELECT digest, type, size, refs, last_used, value, \
-         (SELECT count(*) FROM links l WHERE l.digest = page.digest AND l.type = page.type) FROM (\
+         (SELECT count(*) FROM links l CROSS JOIN refs r \
+         ON r.scope = l.scope AND r.area IN (0, 1, 2) AND r.list = l.list \
+         WHERE l.digest = page.digest AND l.type = page.type) FROM (\
          SELECT r.digest AS digest, r.type AS type, max(r.size) AS size, count(*) AS refs, \
          max(u.last_used) AS last_used, ",
     );

@@ -3,17 +3,20 @@
 //! It must not know what is in the tables beyond `meta`. Opening creates what is missing, migrates
 //! what is older, and sets aside (never deletes) what is damaged, foreign or newer.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::files::{Directory, Identity};
-use super::record::Batch;
+use super::record::{Batch, PROXY};
+use super::rows::Column;
 use super::{IndexError, schema};
+use crate::model::ProxyId;
 
 /// How long a reader waits for a pooled connection. There are as many as threads that answer, so
 /// only long listings make anybody wait at all.
@@ -75,6 +78,9 @@ struct Shared {
     writer: Mutex<Connection>,
     complete: AtomicBool,
     damaged: AtomicBool,
+    /// Ids of proxies, once they are known: they are never given to another one, and every question of a
+    /// request begins with one.
+    proxies: RwLock<HashMap<ProxyId, i64>>,
 }
 
 impl Index {
@@ -157,6 +163,7 @@ impl Index {
             writer: Mutex::new(writer),
             complete: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
+            proxies: RwLock::default(),
         }));
         index.changes()?;
         Ok(index)
@@ -226,6 +233,20 @@ impl Index {
         })?;
         self.0.complete.store(complete > 0, Ordering::Relaxed);
         Ok(u64::try_from(changes).unwrap_or_default())
+    }
+
+    /// The id of a proxy; `None` as long as it never had a ref.
+    pub(super) fn proxy(&self, connection: &Connection, proxy: &ProxyId) -> Result<Option<i64>, IndexError> {
+        let known = self.0.proxies.read().unwrap_or_else(PoisonError::into_inner).get(proxy).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let values = params![Column(proxy.artifact_type), proxy.name.as_str()];
+        let found = connection.prepare_cached(PROXY)?.query_row(values, |row| row.get(0)).optional()?;
+        if let Some(id) = found {
+            self.0.proxies.write().unwrap_or_else(PoisonError::into_inner).insert(proxy.clone(), id);
+        }
+        Ok(found)
     }
 
     /// Reads on a pooled connection, in place.

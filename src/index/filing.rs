@@ -2,9 +2,9 @@
 //! comes.
 //!
 //! Digests come in no order, so that each one filed by itself goes to another page of `links`, and a
-//! rebuild would write that table over and over. What each ref links stands in `linked` in any case: so a
+//! rebuild would write that table over and over. What refs link stands in `lists` in any case: so a
 //! rebuild from nothing leaves `links` to its end, and then files in the order of digests, in as many
-//! passes over `linked` as keep the memory small. Each pass is one transaction, which sees what others
+//! passes over `lists` as keep the memory small. Each pass is one transaction, which sees what others
 //! have written until then; links that they write from the first pass on they file themselves.
 //!
 //! Crash behaviour: `unfiled` in `meta` says that links are missing until all are filed, and the next
@@ -24,11 +24,11 @@ const MAX_HELD: usize = if cfg!(test) { 8 } else { 1 << 20 };
 /// Where the filing of links stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filing {
-    /// Every ref's links are filed with it.
+    /// Every list's links are filed with it.
     Done = 0,
     /// Nobody files links: that is left to the end of the rebuild.
     Left = 1,
-    /// All are being filed, and whoever writes a ref files its links again.
+    /// All are being filed, and whoever writes a list files its links.
     Going = 2,
 }
 
@@ -36,11 +36,10 @@ pub(super) enum Filing {
 const NOTED: &str = "SELECT value FROM meta WHERE key = 'unfiled'";
 
 /// How many bytes of links there are.
-const VOLUME: &str = "SELECT coalesce(sum(length(links)), 0) FROM linked";
+const VOLUME: &str = "SELECT coalesce(sum(length(links)), 0) FROM lists";
 
-/// Every ref with links, and what they are filed under, in the order of both tables.
-pub(super) const LINKED: &str =
-    "SELECT l.links, r.type, r.scope, r.id FROM linked l CROSS JOIN refs r ON r.id = l.ref ORDER BY l.ref";
+/// Every list, and what its links are filed under.
+pub(super) const LISTS: &str = "SELECT links, type, scope, id FROM lists ORDER BY id";
 
 impl Filing {
     /// Where it stands now.
@@ -71,7 +70,7 @@ impl Batch<'_> {
     /// Files the links whose digests begin with a byte pair from `first` to `last`.
     fn file(&self, first: u16, last: u16) -> Result<(), IndexError> {
         let mut held: Vec<Held> = Vec::new();
-        let mut statement = self.tx.prepare_cached(LINKED)?;
+        let mut statement = self.tx.prepare_cached(LISTS)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (links, _) =
@@ -80,7 +79,7 @@ impl Batch<'_> {
             let mine =
                 links.iter().filter(|link| (first..=last).contains(&u16::from_be_bytes([link[0], link[1]])));
             held.extend(mine.map(|link| (*link, artifact_type, scope, id)));
-            // Only where many refs link the same.
+            // Only where many lists have the same.
             if held.len() >= 2 * MAX_HELD {
                 self.file_held(&mut held)?;
             }

@@ -19,35 +19,30 @@ pub struct Grant {
     pub target: Option<Ref>,
 }
 
-pub(super) const LOOKUP: &str = concat!(
-    "SELECT ",
-    ref_columns!(),
-    " FROM refs r WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) \
-     AND r.area = ?3 AND r.path = ?4"
-);
+pub(super) const LOOKUP: &str =
+    concat!("SELECT ", ref_columns!(), " FROM refs r WHERE r.proxy = ?1 AND r.area = ?2 AND r.path = ?3");
 
 pub(super) const GRANT_BY_TARGET: &str = concat!(
     "SELECT ",
     ref_columns!(),
-    ", r.area, r.path FROM proxies p CROSS JOIN scopes s CROSS JOIN refs r \
-     WHERE p.type = ?1 AND p.name = ?2 AND s.proxy = p.id AND s.name = ?3 \
-     AND r.digest = ?4 AND r.type = p.type AND r.proxy = p.id AND r.scope = s.id LIMIT 1"
+    ", r.area, r.path FROM scopes s CROSS JOIN refs r WHERE s.proxy = ?1 AND s.name = ?2 \
+     AND r.digest = ?3 AND r.type = ?4 AND r.proxy = ?1 AND r.scope = s.id LIMIT 1"
 );
 
 pub(super) const GRANT_BY_LINK: &str = "SELECT r.area, r.path, r.fetched_at, l.size \
-     FROM proxies p CROSS JOIN scopes s CROSS JOIN links l CROSS JOIN refs r \
-     WHERE p.type = ?1 AND p.name = ?2 AND s.proxy = p.id AND s.name = ?3 \
-     AND l.digest = ?4 AND l.type = p.type AND l.scope = s.id AND r.id = l.ref LIMIT 1";
+     FROM scopes s CROSS JOIN links l CROSS JOIN refs r WHERE s.proxy = ?1 AND s.name = ?2 \
+     AND l.digest = ?3 AND l.type = ?4 AND l.scope = s.id \
+     AND r.scope = s.id AND r.area IN (0, 1, 2) AND r.list = l.list LIMIT 1";
 
-pub(super) const SCOPES: &str = "SELECT s.name FROM scopes s \
-     WHERE s.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND s.name >= ?3 \
-     AND EXISTS (SELECT 1 FROM refs r WHERE r.scope = s.id AND r.area = ?4) ORDER BY s.name LIMIT ?5";
+pub(super) const SCOPES: &str = "SELECT s.name FROM scopes s WHERE s.proxy = ?1 AND s.name >= ?2 \
+     AND EXISTS (SELECT 1 FROM refs r WHERE r.scope = s.id AND r.area = ?3) ORDER BY s.name LIMIT ?4";
 
 pub(super) const LAST_USED: &str = "SELECT u.last_used FROM refs r JOIN uses u ON u.ref = r.id \
-     WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
+     WHERE r.proxy = ?1 AND r.area = ?2 AND r.path = ?3";
 
-pub(super) const LINKS: &str = "SELECT l.links FROM refs r JOIN linked l ON l.ref = r.id \
-     WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
+/// No row for a ref whose links nobody has looked for; null if it links nothing.
+pub(super) const LINKS: &str = "SELECT l.links FROM refs r LEFT JOIN lists l ON l.id = r.list \
+     WHERE r.proxy = ?1 AND r.area = ?2 AND r.path = ?3 AND r.list IS NOT NULL";
 
 impl Index {
     /// Has the questions of requests made ready, so that the first that asks them does not wait for that.
@@ -84,7 +79,8 @@ impl Index {
 
     /// What a ref links, in the order of the document; `None` if it has no row, or nobody has looked.
     pub fn links(&self, key: &RefKey) -> Result<Option<Vec<Claim>>, IndexError> {
-        Ok(self.by_key(LINKS, key, |row| row.get::<_, Column<Vec<Claim>>>(0))?.map(|links| links.0))
+        let links = self.by_key(LINKS, key, |row| row.get::<_, Option<Column<Vec<Claim>>>>(0))?;
+        Ok(links.map(|links| links.map_or_else(Vec::new, |links| links.0)))
     }
 
     /// When a ref was last used; `None` if it has no row or no use of it was ever written.
@@ -96,7 +92,8 @@ impl Index {
     /// A ref of exactly this scope that targets the digest, else one that links it.
     pub fn grant(&self, proxy: &ProxyId, scope: &str, digest: &Digest) -> Result<Option<Grant>, IndexError> {
         self.read(|connection| {
-            let values = params![Column(proxy.artifact_type), proxy.name.as_str(), scope, Column(*digest)];
+            let Some(id) = self.proxy(connection, proxy)? else { return Ok(None) };
+            let values = params![id, scope, Column(*digest), Column(proxy.artifact_type)];
             let target = connection.prepare_cached(GRANT_BY_TARGET)?.query_row(values, |row| {
                 let key = rows::key(proxy.clone(), row, REF_COLUMNS)?;
                 let target = rows::reference(row, 0)?;
@@ -126,14 +123,9 @@ impl Index {
         // The first text after another is that with a NUL behind it; the empty scope is the first of all.
         let from = after.map_or_else(String::new, |after| format!("{after}\0"));
         self.read(|connection| {
+            let Some(id) = self.proxy(connection, proxy)? else { return Ok(Vec::new()) };
             let mut statement = connection.prepare_cached(SCOPES)?;
-            let values = params![
-                Column(proxy.artifact_type),
-                proxy.name.as_str(),
-                from,
-                Column(Area::Refs),
-                rows::limit(limit.min(MAX_PAGE)),
-            ];
+            let values = params![id, from, Column(Area::Refs), rows::limit(limit.min(MAX_PAGE))];
             let names = statement.query_map(values, |row| row.get(0))?;
             Ok(names.collect::<Result<_, _>>()?)
         })
@@ -146,8 +138,8 @@ impl Index {
         read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, IndexError> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql)?;
-            Ok(find(&mut statement, key, read)?)
+            let Some(proxy) = self.proxy(connection, &key.proxy)? else { return Ok(None) };
+            Ok(find(&mut *connection.prepare_cached(sql)?, proxy, key, read)?)
         })
     }
 
@@ -160,7 +152,11 @@ impl Index {
         self.read(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut statement = snapshot.prepare_cached(sql)?;
-            keys.map(|key| Ok(find(&mut statement, key, &read)?)).collect()
+            let found = keys.map(|key| match self.proxy(&snapshot, &key.proxy)? {
+                Some(proxy) => Ok(find(&mut statement, proxy, key, &read)?),
+                None => Ok(None),
+            });
+            found.collect()
         })
     }
 }
@@ -168,14 +164,9 @@ impl Index {
 /// Runs a statement about one key.
 fn find<T>(
     statement: &mut Statement<'_>,
+    proxy: i64,
     key: &RefKey,
     read: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<T>> {
-    let values = params![
-        Column(key.proxy.artifact_type),
-        key.proxy.name.as_str(),
-        Column(key.area),
-        key.path.as_str()
-    ];
-    statement.query_row(values, read).optional()
+    statement.query_row(params![proxy, Column(key.area), key.path.as_str()], read).optional()
 }

@@ -8,13 +8,15 @@
 //! A crash between two transactions leaves rows that lag behind the files, which is what an index
 //! may do at any time.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::database::META;
 use super::filing::Filing;
-use super::rows::{Column, limit, nanoseconds, to_json, type_code};
+use super::rows::{self, Column, limit, nanoseconds, to_json};
 use super::{Index, IndexError, schema};
-use crate::model::{Claim, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{ArtifactType, Claim, Digest, ProxyId, Ref, RefKey, Timestamp};
 
 /// The most rows that one transaction records or forgets.
 pub(super) const BATCH: usize = 500;
@@ -100,16 +102,13 @@ impl Index {
         self.write(|batch| {
             let empty: bool =
                 batch.tx.query_row("SELECT NOT EXISTS (SELECT 1 FROM refs)", [], |row| row.get(0))?;
-            if empty {
+            // An index that is complete is asked for grants all the while.
+            let complete: i64 = batch.tx.prepare_cached(META)?.query_row(["complete"], |row| row.get(0))?;
+            if empty && complete == 0 {
                 for (name, _) in schema::secondary_indices() {
                     batch.tx.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
                 }
-                // An index that is complete is asked for grants all the while.
-                let complete: i64 =
-                    batch.tx.prepare_cached(META)?.query_row(["complete"], |row| row.get(0))?;
-                if complete == 0 {
-                    batch.note_filing(Filing::Left)?;
-                }
+                batch.note_filing(Filing::Left)?;
             }
             batch.add_to_meta("generation", 1)?;
             batch.generation += 1;
@@ -132,6 +131,7 @@ impl Index {
         }
         self.file_links()?;
         let removed = self.sweep(OUTDATED, generation, |batch, id| batch.remove_outdated(id, generation))?;
+        self.sweep(UNUSED_LISTS, generation, |batch, id| batch.let_go(Some(id)))?;
         self.sweep(EMPTY_SCOPES, generation, |batch, id| batch.execute(REMOVE_EMPTY_SCOPE, id))?;
         self.write(|batch| {
             batch
@@ -181,29 +181,45 @@ pub(super) const EMPTY_SCOPES: &str = "SELECT id FROM scopes WHERE id > ?1 AND ?
 pub(super) const REMOVE_EMPTY_SCOPE: &str =
     "DELETE FROM scopes WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM refs WHERE scope = ?1)";
 
+/// Lists that no ref has: what was replaced or forgotten while a rebuild left links to its end. Takes the
+/// generation only so that all sweeps look alike.
+pub(super) const UNUSED_LISTS: &str = "SELECT id FROM lists l WHERE id > ?1 AND ?2 IS NOT NULL \
+     AND NOT EXISTS (SELECT 1 FROM refs r INDEXED BY refs_scope \
+     WHERE r.scope = l.scope AND r.area IN (0, 1, 2) AND r.list = l.id) ORDER BY id LIMIT ?3";
+
+/// A list, unless a ref has it.
+pub(super) const UNUSED_LIST: &str = "SELECT type, scope, links FROM lists l WHERE id = ?1 \
+     AND NOT EXISTS (SELECT 1 FROM refs r INDEXED BY refs_scope \
+     WHERE r.scope = l.scope AND r.area IN (0, 1, 2) AND r.list = l.id)";
+
+pub(super) const FIND_LIST: &str = "SELECT id FROM lists WHERE scope = ?1 AND hash = ?2";
+
 pub(super) const UNLINK: &str =
-    "DELETE FROM links WHERE digest = ?1 AND type = ?2 AND scope = ?3 AND ref = ?4";
+    "DELETE FROM links WHERE digest = ?1 AND type = ?2 AND scope = ?3 AND list = ?4";
 
 /// Files a link. A file written by hand may name a blob twice.
 pub(super) const LINK: &str =
-    "INSERT OR IGNORE INTO links (digest, type, scope, ref, size) VALUES (?1, ?2, ?3, ?4, ?5)";
+    "INSERT OR IGNORE INTO links (digest, type, scope, list, size) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+/// The list of a ref that links nothing.
+const NO_LINKS: i64 = 0;
 
 /// What is known of a ref's row, and whether it already says what is to be recorded.
-pub(super) const FIND: &str = "SELECT id, generation, type, scope, \
+pub(super) const FIND: &str = "SELECT id, generation, list, \
      scope = ?4 AND kind = ?5 AND digest = ?6 AND size = ?7 AND fetched_at = ?8 AND ttl_seconds IS ?9 \
      AND media_type IS ?10 AND upstream IS ?11 AND etag IS ?12 AND last_modified IS ?13 \
-     AND headers IS ?14 AND http IS ?15 AND unknown IS ?16 \
+     AND headers IS ?14 AND http IS ?15 AND unknown IS ?16 AND list IS ?17 \
      FROM refs WHERE proxy = ?1 AND area = ?2 AND path = ?3";
 
 const INSERT: &str = "INSERT INTO refs (proxy, area, path, scope, kind, digest, size, fetched_at, ttl_seconds, \
-     media_type, upstream, etag, last_modified, headers, http, unknown, type, generation) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
+     media_type, upstream, etag, last_modified, headers, http, unknown, list, type, generation) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
      ON CONFLICT (proxy, area, path) DO NOTHING";
 
 const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
      ttl_seconds = ?9, media_type = ?10, upstream = ?11, etag = ?12, last_modified = ?13, headers = ?14, \
-     http = ?15, unknown = ?16, generation = ?18 \
-     WHERE proxy = ?1 AND area = ?2 AND path = ?3 AND type = ?17";
+     http = ?15, unknown = ?16, list = ?17, generation = ?19 \
+     WHERE proxy = ?1 AND area = ?2 AND path = ?3 AND type = ?18";
 
 const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
 
@@ -211,12 +227,15 @@ const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
 const USE: &str = "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT (ref) \
      DO UPDATE SET last_used = excluded.last_used WHERE excluded.last_used > last_used";
 
+/// A proxy's id.
+pub(super) const PROXY: &str = "SELECT id FROM proxies WHERE type = ?1 AND name = ?2";
+
 /// A ref's id, from the index alone.
 pub(super) const FIND_ID: &str = "SELECT r.id FROM refs r \
      WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
 
-/// A ref's id, and what its links are filed under.
-pub(super) const FIND_FILED: &str = "SELECT r.id, r.type, r.scope FROM refs r \
+/// A ref's id and list.
+pub(super) const FIND_LISTED: &str = "SELECT r.id, r.list FROM refs r \
      WHERE r.proxy = (SELECT id FROM proxies WHERE type = ?1 AND name = ?2) AND r.area = ?3 AND r.path = ?4";
 
 /// One write transaction. Dropped without [`Self::commit`], it never was.
@@ -228,15 +247,16 @@ pub(super) struct Batch<'c> {
     /// What was interned last; neighbours mostly share both.
     last_proxy: Option<(ProxyId, i64)>,
     last_scope: Option<(i64, String, i64)>,
+    /// The lists of this batch that are known to be there, by scope and hash: neighbours share them.
+    lists: HashMap<(i64, Digest), i64>,
     removed: i64,
 }
 
-/// The id of a row of `refs`, and what its links are filed under.
+/// The id of a row of `refs`, and its list.
 #[derive(Debug, Clone, Copy)]
-struct Filed {
+struct Listed {
     id: i64,
-    artifact_type: i64,
-    scope: i64,
+    list: Option<i64>,
 }
 
 impl<'c> Batch<'c> {
@@ -245,7 +265,8 @@ impl<'c> Batch<'c> {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let generation = tx.prepare_cached(META)?.query_row(["generation"], |row| row.get(0))?;
         let filing = Filing::of(&tx)?;
-        Ok(Self { tx, generation, filing, last_proxy: None, last_scope: None, removed: 0 })
+        let lists = HashMap::new();
+        Ok(Self { tx, generation, filing, last_proxy: None, last_scope: None, lists, removed: 0 })
     }
 
     pub(super) fn commit(self) -> Result<(), IndexError> {
@@ -264,7 +285,7 @@ impl<'c> Batch<'c> {
         let http = to_json(&reference.http, reference.http.is_none())?;
         let unknown = to_json(&reference.unknown, reference.unknown.is_empty())?;
         let artifact_type = Column(key.proxy.artifact_type);
-        let filed = Filed { id: 0, artifact_type: type_code(artifact_type.0), scope };
+        let list = self.list(artifact_type, scope, reference.links.as_deref())?;
         let values = params![
             proxy,
             Column(key.area),
@@ -282,30 +303,31 @@ impl<'c> Batch<'c> {
             headers,
             http,
             unknown,
+            list,
             artifact_type,
             self.generation,
         ];
         if self.tx.prepare_cached(INSERT)?.execute(values)? > 0 {
-            let id = self.tx.last_insert_rowid();
-            self.link(Filed { id, ..filed }, reference.links.as_deref())?;
-            return Ok(id);
+            return Ok(self.tx.last_insert_rowid());
         }
-        let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..16], |row| {
-            let old = Filed { id: row.get(0)?, artifact_type: row.get(2)?, scope: row.get(3)? };
-            Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(4)?))
+        let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..17], |row| {
+            let old = Listed { id: row.get(0)?, list: row.get(2)? };
+            Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(3)?))
         })?;
         if !same {
             self.tx.prepare_cached(UPDATE)?.execute(values)?;
+            if old.list != list {
+                self.let_go(old.list)?;
+            }
         } else if generation != self.generation {
             self.tx.prepare_cached(STAMP)?.execute([old.id, self.generation])?;
         }
-        self.relink(old, Filed { id: old.id, ..filed }, reference.links.as_deref())?;
         Ok(old.id)
     }
 
     pub(super) fn forget(&mut self, key: &RefKey) -> Result<(), IndexError> {
-        if let Some(filed) = self.find(FIND_FILED, key, filed)? {
-            self.remove(filed)?;
+        if let Some(found) = self.find(FIND_LISTED, key, listed)? {
+            self.remove(found)?;
         }
         Ok(())
     }
@@ -353,9 +375,9 @@ impl<'c> Batch<'c> {
     }
 
     fn remove_outdated(&mut self, id: i64, generation: i64) -> Result<bool, IndexError> {
-        let sql = "SELECT id, type, scope FROM refs WHERE id = ?1 AND generation < ?2";
-        let found = self.tx.prepare_cached(sql)?.query_row([id, generation], filed).optional()?;
-        found.map_or(Ok(false), |filed| self.remove(filed).map(|()| true))
+        let sql = "SELECT id, list FROM refs WHERE id = ?1 AND generation < ?2";
+        let found = self.tx.prepare_cached(sql)?.query_row([id, generation], listed).optional()?;
+        found.map_or(Ok(false), |found| self.remove(found).map(|()| true))
     }
 
     /// Runs a statement about one id; whether it did anything.
@@ -363,48 +385,77 @@ impl<'c> Batch<'c> {
         Ok(self.tx.prepare_cached(sql)?.execute([id])? > 0)
     }
 
-    fn remove(&mut self, filed: Filed) -> Result<(), IndexError> {
-        self.relink(filed, filed, None)?;
-        self.execute("DELETE FROM uses WHERE ref = ?1", filed.id)?;
-        self.execute("DELETE FROM refs WHERE id = ?1", filed.id)?;
+    fn remove(&mut self, found: Listed) -> Result<(), IndexError> {
+        self.execute("DELETE FROM uses WHERE ref = ?1", found.id)?;
+        self.execute("DELETE FROM refs WHERE id = ?1", found.id)?;
         self.removed += 1;
+        self.let_go(found.list)?;
         Ok(())
     }
 
-    /// Replaces what a ref links, if that or where it is filed has changed.
-    fn relink(&self, old: Filed, new: Filed, links: Option<&[Claim]>) -> Result<(), IndexError> {
-        let linked: Option<Column<Vec<Claim>>> = self
+    /// Removes the list that a ref no longer has, unless another one has it; whether it was removed. Where
+    /// links are left to the end of a rebuild, so are lists: there is no index yet to find other refs by.
+    fn let_go(&mut self, list: Option<i64>) -> Result<bool, IndexError> {
+        let list = list.filter(|list| *list != NO_LINKS && self.filing != Filing::Left);
+        let Some(list) = list else { return Ok(false) };
+        let found = self.tx.prepare_cached(UNUSED_LIST)?.query_row([list], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Column<Vec<Claim>>>(2)?.0))
+        });
+        let Some((artifact_type, scope, links)) = found.optional()? else { return Ok(false) };
+        let mut unlink = self.tx.prepare_cached(UNLINK)?;
+        for link in links {
+            unlink.execute(params![Column(link.digest), artifact_type, scope, list])?;
+        }
+        drop(unlink);
+        self.lists.clear();
+        self.execute("DELETE FROM lists WHERE id = ?1", list)
+    }
+
+    /// The list of a scope that says this, which is made if there is none yet.
+    fn list(
+        &mut self,
+        artifact_type: Column<ArtifactType>,
+        scope: i64,
+        links: Option<&[Claim]>,
+    ) -> Result<Option<i64>, IndexError> {
+        let Some(links) = links else { return Ok(None) };
+        if links.is_empty() {
+            return Ok(Some(NO_LINKS));
+        }
+        let bytes = rows::list(links);
+        let hash = Digest::of(&bytes);
+        if let Some(id) = self.lists.get(&(scope, hash)) {
+            return Ok(Some(*id));
+        }
+        let values = params![scope, Column(hash)];
+        let found = self.tx.prepare_cached(FIND_LIST)?.query_row(values, |row| row.get(0)).optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => self.make_list(artifact_type, scope, hash, &bytes, links)?,
+        };
+        self.lists.insert((scope, hash), id);
+        Ok(Some(id))
+    }
+
+    fn make_list(
+        &self,
+        artifact_type: Column<ArtifactType>,
+        scope: i64,
+        hash: Digest,
+        bytes: &[u8],
+        links: &[Claim],
+    ) -> Result<i64, IndexError> {
+        let id = self
             .tx
-            .prepare_cached("SELECT links FROM linked WHERE ref = ?1")?
-            .query_row([old.id], |row| row.get(0))
-            .optional()?;
-        if linked.as_ref().map(|linked| linked.0.as_slice()) == links && old.scope == new.scope {
-            return Ok(());
-        }
-        if let Some(Column(linked)) = linked {
-            let mut unlink = self.tx.prepare_cached(UNLINK)?;
-            for link in linked {
-                unlink.execute(params![Column(link.digest), old.artifact_type, old.scope, old.id])?;
+            .prepare_cached("INSERT INTO lists (type, scope, hash, links) VALUES (?1, ?2, ?3, ?4)")?
+            .insert(params![artifact_type, scope, Column(hash), bytes])?;
+        if self.filing != Filing::Left {
+            let mut insert = self.tx.prepare_cached(LINK)?;
+            for Claim { digest, size } in links {
+                insert.execute(params![Column(*digest), artifact_type, scope, id, size.map(Column)])?;
             }
-            self.execute("DELETE FROM linked WHERE ref = ?1", old.id)?;
         }
-        self.link(new, links)
-    }
-
-    fn link(&self, filed: Filed, links: Option<&[Claim]>) -> Result<(), IndexError> {
-        let Some(links) = links else { return Ok(()) };
-        self.tx
-            .prepare_cached("INSERT INTO linked (ref, links) VALUES (?1, ?2)")?
-            .execute(params![filed.id, Column(links)])?;
-        if self.filing == Filing::Left {
-            return Ok(());
-        }
-        let mut insert = self.tx.prepare_cached(LINK)?;
-        let Filed { id, artifact_type, scope } = filed;
-        for Claim { digest, size } in links {
-            insert.execute(params![Column(*digest), artifact_type, scope, id, size.map(Column)])?;
-        }
-        Ok(())
+        Ok(id)
     }
 
     fn proxy(&mut self, proxy: &ProxyId) -> Result<i64, IndexError> {
@@ -412,11 +463,7 @@ impl<'c> Batch<'c> {
             return Ok(*id);
         }
         let values = params![Column(proxy.artifact_type), proxy.name.as_str()];
-        let id = self.intern(
-            "SELECT id FROM proxies WHERE type = ?1 AND name = ?2",
-            "INSERT INTO proxies (type, name) VALUES (?1, ?2)",
-            values,
-        )?;
+        let id = self.intern(PROXY, "INSERT INTO proxies (type, name) VALUES (?1, ?2)", values)?;
         self.last_proxy = Some((proxy.clone(), id));
         Ok(id)
     }
@@ -445,6 +492,6 @@ impl<'c> Batch<'c> {
     }
 }
 
-fn filed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Filed> {
-    Ok(Filed { id: row.get(0)?, artifact_type: row.get(1)?, scope: row.get(2)? })
+fn listed(row: &rusqlite::Row<'_>) -> rusqlite::Result<Listed> {
+    Ok(Listed { id: row.get(0)?, list: row.get(1)? })
 }

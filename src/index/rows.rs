@@ -112,13 +112,13 @@ impl FromSql for Column<u64> {
     }
 }
 
-/// Bytes of a link in `linked`: a digest and a size.
+/// Bytes of a link in a list: a digest and a size.
 pub(super) const LINK_LEN: usize = 40;
 
 /// Stands for a size that is not stated.
 const NO_SIZE: u64 = u64::MAX;
 
-/// A link as it stands in `linked`.
+/// A link as it stands in a list.
 pub(super) fn claim(link: &[u8; LINK_LEN]) -> Claim {
     let (mut digest, mut size) = ([0; size_of::<Digest>()], [0; size_of::<u64>()]);
     digest.copy_from_slice(&link[..size_of::<Digest>()]);
@@ -127,15 +127,14 @@ pub(super) fn claim(link: &[u8; LINK_LEN]) -> Claim {
     Claim { digest: Digest::from_bytes(digest), size }
 }
 
-impl ToSql for Column<&[Claim]> {
-    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
-        let mut bytes = Vec::with_capacity(self.0.len() * LINK_LEN);
-        for link in self.0 {
-            bytes.extend_from_slice(link.digest.as_bytes());
-            bytes.extend_from_slice(&link.size.unwrap_or(NO_SIZE).to_be_bytes());
-        }
-        Ok(bytes.into())
+/// A list of links as it stands in its row.
+pub(super) fn list(links: &[Claim]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(links.len() * LINK_LEN);
+    for link in links {
+        bytes.extend_from_slice(link.digest.as_bytes());
+        bytes.extend_from_slice(&link.size.unwrap_or(NO_SIZE).to_be_bytes());
     }
+    bytes
 }
 
 impl FromSql for Column<Vec<Claim>> {

@@ -4,6 +4,7 @@
 //! so a crash leaves either schema and nothing between. A step whose new columns only the files can
 //! fill sets `complete` to 0 and leaves the rest to a rebuild.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::{Connection, Result, TransactionBehavior, config::DbConfig};
@@ -16,6 +17,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_refs.sql"),
     include_str!("../../migrations/0002_http.sql"),
     include_str!("../../migrations/0003_link_sizes.sql"),
+    include_str!("../../migrations/0004_lists.sql"),
 ];
 
 /// Marks a SQLite file as ours ("rpxy").
@@ -77,11 +79,13 @@ pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {
 /// from nothing does without them until its end, because keeping them in order row by row costs more than
 /// everything else it does.
 pub(super) fn secondary_indices() -> impl Iterator<Item = (&'static str, String)> {
-    MIGRATIONS.iter().flat_map(|step| step.split(';')).filter_map(|statement| {
+    let made = MIGRATIONS.iter().flat_map(|step| step.split(';')).filter_map(|statement| {
         let definition = statement.split_once("CREATE INDEX ")?.1;
         let name = definition.split_ascii_whitespace().next()?;
         Some((name, format!("CREATE INDEX IF NOT EXISTS {definition}")))
-    })
+    });
+    // A later step may have made one anew.
+    made.collect::<BTreeMap<_, _>>().into_iter()
 }
 
 /// Compares what the file says now with what it must say, read afresh by a new connection.

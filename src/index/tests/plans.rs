@@ -42,7 +42,10 @@ fn what_a_request_asks_is_found_by_descent_alone() {
         lookup::LINKS,
         record::FIND,
         record::FIND_ID,
-        record::FIND_FILED,
+        record::FIND_LISTED,
+        record::FIND_LIST,
+        record::UNUSED_LIST,
+        record::UNUSED_LISTS,
         record::OUTDATED,
         blobs::TARGETS,
     ] {
@@ -58,6 +61,7 @@ fn grants_are_narrowed_by_digest_and_scope() {
     assert!(target.contains("refs_digest (digest=? AND type=? AND proxy=? AND scope=?)"), "{target}");
     let link = plan(&connection, lookup::GRANT_BY_LINK).join("\n");
     assert!(link.contains("SEARCH l USING PRIMARY KEY (digest=? AND type=? AND scope=?)"), "{link}");
+    assert!(link.contains("SEARCH r USING INDEX refs_scope (scope=? AND area=? AND list=?)"), "{link}");
     let scopes = plan(&connection, lookup::SCOPES).join("\n");
     assert!(scopes.contains("USING COVERING INDEX refs_scope (scope=? AND area=?)"), "{scopes}");
 }
@@ -96,10 +100,9 @@ fn a_listing_of_keys_reads_an_index_that_holds_them_and_no_row() {
 }
 
 #[test]
-fn links_are_filed_in_the_order_of_both_tables() {
+fn links_are_filed_in_the_order_of_the_lists() {
     let (_dir, connection) = connection();
-    let plan = plan(&connection, filing::LINKED);
-    assert_eq!(plan, ["SCAN l", "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"]);
+    assert_eq!(plan(&connection, filing::LISTS), ["SCAN lists"]);
 }
 
 #[test]

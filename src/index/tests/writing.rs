@@ -120,6 +120,59 @@ fn links_are_replaced_with_the_ref() {
     assert!(!grants(3) && grants(1));
 }
 
+#[test]
+fn refs_of_a_scope_that_link_the_same_share_a_list_that_goes_with_the_last_of_them() {
+    let (dir, index) = fresh();
+    let raw = Connection::open(dir.path().join("index.db")).expect("opens");
+    let count = |table: &str| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        raw.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("count")
+    };
+    let named = |name: &str| record(&format!("container/hub/refs/library/app/{name}"), 1);
+    let elsewhere = linking(record("container/hub/refs/library/other/tags/1", 1), &[2, 3]);
+    let alike = [linking(named("tags/1"), &[2, 3]), linking(named("tags/2"), &[2, 3])];
+    index.record(&alike).expect("record");
+    index.record(&[elsewhere, linking(named("manifests/x"), &[2, 3])]).expect("record");
+    assert_eq!((count("lists"), count("links")), (2, 4), "one for each scope");
+    index.record(&[linking(named("tags/1"), &[3, 2])]).expect("record");
+    assert_eq!((count("lists"), count("links")), (3, 6), "another order is another list");
+    index.forget(&[alike[1].key.clone(), named("tags/1").key]).expect("forget");
+    assert_eq!((count("lists"), count("links")), (2, 4));
+    let links = index.links(&named("manifests/x").key).expect("links");
+    assert_eq!(links, Some([2, 3].map(claim).to_vec()), "the last of three");
+    index.record(&[named("manifests/x")]).expect("record");
+    assert_eq!((count("lists"), count("links")), (1, 2), "what links nothing that is known has none");
+}
+
+#[test]
+fn an_index_from_before_lists_keeps_rows_and_last_uses_and_has_links_after_a_rebuild() {
+    let dir = TempDir::new().expect("directory");
+    let raw = Connection::open(dir.path().join("index.db")).expect("opens");
+    for step in &schema::MIGRATIONS[..3] {
+        raw.execute_batch(step).expect("an older schema");
+    }
+    raw.execute_batch(
+        "PRAGMA application_id = 0x72707879; PRAGMA user_version = 3; UPDATE meta SET value = 1 WHERE key = 'complete';
+         INSERT INTO proxies VALUES (1, 0, 'hub'); INSERT INTO scopes VALUES (1, 1, 'library/app');
+         INSERT INTO refs (id, generation, type, proxy, area, scope, fetched_at, size, digest, kind, path) VALUES
+         (7, 1, 0, 1, 0, 1, 0, 1, zeroblob(32), 'k', 'library/app/tags/1.0');
+         INSERT INTO uses VALUES (7, 5000000000); INSERT INTO linked VALUES (7, zeroblob(40));
+         INSERT INTO links VALUES (zeroblob(32), 0, 1, 7, NULL);",
+    )
+    .expect("a row");
+    drop(raw);
+    let index = open(dir.path());
+    let key = key("container/hub/refs/library/app/tags/1.0");
+    assert!(!index.is_complete(), "only the files have the lists");
+    assert_eq!(index.lookup(&key).expect("lookup").expect("there").kind, "k");
+    assert_eq!((index.links(&key).expect("links"), index.last_used(&key).expect("use")), (None, Some(at(5))));
+    let generation = index.begin_generation().expect("begin");
+    index.record(&[linking(record(&key.to_string(), 1), &[2])]).expect("record");
+    index.end_generation(generation).expect("end");
+    assert!(index.is_complete() && is_linked(&index, 2));
+    assert_eq!(index.last_used(&key).expect("use"), Some(at(5)));
+}
+
 /// Refs of one scope, each with a few links of its own and one that all share.
 fn linked_refs(from: u32, to: u32) -> Vec<Record> {
     let named = |n| format!("container/hub/refs/library/app/tags/{n}");
@@ -249,7 +302,7 @@ fn a_forgotten_ref_leaves_nothing_behind() {
     assert_eq!(index.lookup(&key(TAG)).expect("lookup"), None);
     assert_eq!(index.changes().expect("changes"), before + 1);
     let raw = Connection::open(dir.path().join("index.db")).expect("opens");
-    for table in ["refs", "links", "linked", "uses"] {
+    for table in ["refs", "links", "lists", "uses"] {
         let sql = format!("SELECT count(*) FROM {table}");
         assert_eq!(raw.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("count"), 0, "{table}");
     }
