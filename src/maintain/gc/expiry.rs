@@ -60,43 +60,47 @@ impl Use {
     }
 }
 
-/// Chooses the refs that expire. Changes nothing. Refs that cannot be read are not chosen; the mark
-/// that follows ends the run at them.
-pub(super) async fn choose(
-    at: Upkeep<'_>,
-    options: &Options,
+/// What tells refs that expire from those that stay.
+#[derive(Debug)]
+pub(super) struct Expiry<'o> {
+    options: &'o Options,
     now: Timestamp,
-) -> Result<Vec<Expired>, MaintainError> {
-    if options.unused_for.is_none() && options.max_bytes.is_none() {
-        return Ok(Vec::new());
-    }
-    at.progress.begin(Step::ChooseExpired, None);
-    let (named, cut) = match options.max_bytes {
-        Some(max_bytes) => {
-            let named = Named::read(at).await?;
-            let cut = cut(at, &named, options, max_bytes, now).await?;
-            (named, cut)
+    named: Named,
+    cut: Option<Use>,
+}
+
+/// Why a ref expires, and when it was used last.
+pub(super) type Verdict = (Reason, Timestamp);
+
+impl<'o> Expiry<'o> {
+    /// Reads what has to be known beforehand. Changes nothing.
+    pub(super) async fn prepare(
+        at: Upkeep<'_>,
+        options: &'o Options,
+        now: Timestamp,
+    ) -> Result<Self, MaintainError> {
+        let mut expiry = Self { options, now, named: Named::default(), cut: None };
+        if let Some(max_bytes) = options.max_bytes {
+            at.progress.begin(Step::ChooseExpired, None);
+            expiry.named = Named::read(at).await?;
+            expiry.cut = cut(at, &expiry.named, options, max_bytes, now).await?;
         }
-        None => (Named::default(), None),
-    };
-    let mut chosen = Vec::new();
-    for proxy in at.store.proxies().await? {
-        let mut scan = at.store.scan_refs(&proxy);
-        while let Some(page) = scan.next_page().await {
-            let page = page?;
-            at.progress.advance(page.len() as u64);
-            let uses = last_uses(at, &page);
-            chosen.extend(page.iter().zip(uses).filter_map(|(entry, last_used)| {
-                let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
-                let used = Use::of(at, &named, key, reference, last_used);
-                let reason = decide(used, options, cut, now)?;
-                // Of a million keys each had the name of its proxy to itself.
-                let key = RefKey { proxy: proxy.clone(), ..key.clone() };
-                Some(Expired { key, reason, last_used })
-            }));
-        }
+        Ok(expiry)
     }
-    Ok(chosen)
+
+    /// Which of these refs expire. Those that cannot be read do not; the run ends at them.
+    pub(super) fn verdicts(&self, at: Upkeep<'_>, page: &[RefEntry]) -> Vec<Option<Verdict>> {
+        if self.options.unused_for.is_none() && self.cut.is_none() {
+            return vec![None; page.len()];
+        }
+        let verdict = |(entry, last_used): (&RefEntry, Timestamp)| {
+            let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
+            let used = Use::of(at, &self.named, key, reference, last_used);
+            let reason = decide(used, self.options, self.cut, self.now)?;
+            Some((reason, last_used))
+        };
+        page.iter().zip(last_uses(at, page)).map(verdict).collect()
+    }
 }
 
 /// Whether a ref expires, and why.
@@ -155,6 +159,7 @@ async fn cut(
         let mut scan = at.store.scan_refs(&proxy);
         while let Some(page) = scan.next_page().await {
             let page = page?;
+            at.progress.advance(page.len() as u64);
             let uses = last_uses(at, &page);
             for (entry, used) in page.iter().zip(uses) {
                 if !options.unused_for.is_some_and(|period| is_over(used, period, now)) {

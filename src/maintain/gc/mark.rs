@@ -1,7 +1,8 @@
 //! G2: which blobs are needed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
+use super::expiry::{Expired, Expiry};
 use crate::index::Index;
 use crate::maintain::digests::{Collector, Digests, key_digest};
 use crate::maintain::links::links_of;
@@ -17,6 +18,8 @@ pub(super) struct Marks {
     needed: BTreeMap<ArtifactType, Digests>,
     /// Ref files that were read, those left out of the mark included.
     pub(super) refs: u64,
+    /// Refs that expire, and so are left out of the mark.
+    pub(super) expired: Vec<Expired>,
 }
 
 impl Marks {
@@ -26,30 +29,32 @@ impl Marks {
     }
 }
 
-/// G2: reads every ref file of every proxy but those in `without`, and those that only a healthy
-/// index knows of.
+/// G2: reads every ref file of every proxy, and those that only a healthy index knows of, and marks what
+/// those need that do not expire.
 ///
 /// # Errors
 /// Any ref that cannot be read or understood: what it needs is not known.
-pub(super) async fn mark(at: Upkeep<'_>, without: &HashSet<&RefKey>) -> Result<Marks, MaintainError> {
+pub(super) async fn mark(at: Upkeep<'_>, expiry: &Expiry<'_>) -> Result<Marks, MaintainError> {
     at.progress.begin(Step::Mark, None);
-    let mut marking = Marking { at, without, needs: BTreeMap::new(), seen: Collector::default(), refs: 0 };
+    let (needs, seen) = (BTreeMap::new(), Collector::default());
+    let mut marking = Marking { at, expiry, needs, seen, refs: 0, expired: Vec::new() };
     marking.files().await?;
     if let Some(index) = at.index {
         marking.rows(index).await?;
     }
     let needed = marking.needs.into_iter().map(|(of, needs)| (of, needs.finish())).collect();
-    Ok(Marks { needed, refs: marking.refs })
+    Ok(Marks { needed, refs: marking.refs, expired: marking.expired })
 }
 
 /// A mark in the making.
 struct Marking<'m> {
     at: Upkeep<'m>,
-    without: &'m HashSet<&'m RefKey>,
+    expiry: &'m Expiry<'m>,
     needs: BTreeMap<ArtifactType, Collector>,
     /// The keys of the files that were read, if there is an index to compare with.
     seen: Collector,
     refs: u64,
+    expired: Vec<Expired>,
 }
 
 impl Marking<'_> {
@@ -61,7 +66,8 @@ impl Marking<'_> {
                 let page = page?;
                 self.refs += page.len() as u64;
                 self.at.progress.advance(page.len() as u64);
-                for entry in page {
+                let verdicts = self.expiry.verdicts(self.at, &page);
+                for (entry, verdict) in page.into_iter().zip(verdicts) {
                     let reference = entry.reference.map_err(|source| MaintainError::UnreadableRef {
                         path: entry.path.clone(),
                         source,
@@ -71,8 +77,12 @@ impl Marking<'_> {
                     {
                         self.seen.insert(key_digest(key));
                     }
-                    // A ref in a place where no name leads is not served, but may yet be put right.
-                    if !entry.key.as_ref().is_some_and(|key| self.without.contains(key)) {
+                    if let (Some(key), Some((reason, last_used))) = (&entry.key, verdict) {
+                        // Of a million keys each had the name of its proxy to itself.
+                        let key = RefKey { proxy: proxy.clone(), ..key.clone() };
+                        self.expired.push(Expired { key, reason, last_used });
+                    } else {
+                        // One in a place where no name leads is not served, but may yet be put right.
                         self.need(proxy.artifact_type, &entry.path, &reference).await?;
                     }
                 }
@@ -97,7 +107,7 @@ impl Marking<'_> {
                 }
             };
             for key in page.rows {
-                if seen.contains(&key_digest(&key)) || self.without.contains(&key) {
+                if seen.contains(&key_digest(&key)) {
                     continue;
                 }
                 let path = key.to_string();

@@ -1,9 +1,8 @@
 //! The plan: everything a run will do, found by reading alone.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use super::expiry::{self, Expired};
+use super::expiry::{Expired, Expiry};
 use super::mark::{Marks, mark};
 use super::{Options, Tally};
 use crate::maintain::{MaintainError, Step, Upkeep};
@@ -69,12 +68,12 @@ impl Plan {
 
 /// Reads everything and decides. Changes nothing.
 pub(super) async fn make(at: Upkeep<'_>, options: &Options, now: Timestamp) -> Result<Plan, MaintainError> {
-    let expire = expiry::choose(at, options, now).await?;
+    let expiry = Expiry::prepare(at, options, now).await?;
     let trash = list_trash(at).await?;
-    let without = expire.iter().map(|expired| &expired.key).collect::<HashSet<_>>();
-    let marks = mark(at, &without).await?;
+    let mut marks = mark(at, &expiry).await?;
     let (restore, reap) =
         trash.into_iter().partition(|(artifact_type, entry)| marks.contains(*artifact_type, &entry.digest));
+    let expire = std::mem::take(&mut marks.expired);
     let mut plan = Plan { refs: marks.refs, expire, restore, reap, ..Plan::default() };
     choose_condemned(at, &marks, options.grace, now, &mut plan).await?;
     plan.partials_since = at.partials_since(options.grace);
