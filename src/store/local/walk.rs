@@ -9,17 +9,17 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::mem::MaybeUninit;
+use std::fs::FileType;
 use std::ops::{ControlFlow, Range};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, Stat as RawStat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat as RawStat};
 use rustix::io::{Errno, Result};
+use walkdir::WalkDir;
 
 use super::super::backend::{Entries, Part, Parts};
 use super::super::{Entry, Lister, ObjectPath, Stat, StoreError, layout};
@@ -33,9 +33,6 @@ const READINGS: usize = 8;
 
 /// The most folders of which a part of a listing holds names: each is an open file.
 const PART_FOLDERS: usize = 32;
-
-/// Bytes of a directory that are read at a time: most have no more.
-const DIRECTORY_BYTES: usize = 16 << 10;
 
 /// Names that a directory holds, and what it says is there under them.
 type Found = Vec<(OsString, FileType)>;
@@ -70,36 +67,26 @@ fn changed_at(dir: BorrowedFd<'_>) -> Result<(i64, u64)> {
     Ok((stat.st_mtime, stat.st_mtime_nsec))
 }
 
-/// Reads all names by way of the descriptor, from the first on: nothing on the way to the directory is
-/// looked up a second time.
 fn read_once(dir: BorrowedFd<'_>) -> Result<Found> {
-    let mut found = Found::new();
-    let mut buffer = [MaybeUninit::uninit(); DIRECTORY_BYTES];
-    rustix::fs::seek(dir, SeekFrom::Start(0))?;
-    let mut entries = RawDir::new(dir, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = match entry {
-            // The directory itself was removed meanwhile, so it was empty.
-            Err(Errno::NOENT) => break,
-            entry => entry?,
-        };
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            // Some file systems do not say.
-            FileType::Unknown => {
-                match absent_is_none(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? {
-                    Some(stat) => FileType::from_raw_mode(stat.st_mode),
-                    None => continue,
-                }
-            }
-            kind => kind,
-        };
-        found.push((OsStr::from_bytes(name.to_bytes()).to_owned(), kind));
-    }
-    Ok(found)
+    // The descriptor's own name: nothing on the way to the directory is looked up a second time.
+    read_path(&format!("/proc/self/fd/{}", dir.as_raw_fd()))
+}
+
+fn read_path(path: &str) -> Result<Found> {
+    let entries = WalkDir::new(path).min_depth(1).max_depth(1).into_iter();
+    let read = entries.map(|entry| entry.map(|entry| (entry.file_name().to_owned(), entry.file_type())));
+    read.filter_map(|entry| match entry {
+        Ok(entry) => Some(Ok(entry)),
+        // One that went while it was looked at. The directory itself must be readable: to take it for
+        // empty because, say, `/proc` is not mounted would make gc believe that nothing is needed.
+        Err(error) if error.depth() > 0 && errno_of(&error) == Errno::NOENT => None,
+        Err(error) => Some(Err(errno_of(&error))),
+    })
+    .collect()
+}
+
+fn errno_of(error: &walkdir::Error) -> Errno {
+    error.io_error().and_then(Errno::from_io_error).unwrap_or(Errno::IO)
 }
 
 /// Lists every object below a folder, to be read with its content if `read` gives a limit for it.
@@ -162,8 +149,8 @@ impl Folder {
         Arc::new(Self { dir, path, names, left, lost: AtomicBool::new(false) })
     }
 
-    fn knows(&self, name: &OsStr) -> bool {
-        self.names.binary_search_by(|(known, _)| known.as_os_str().cmp(name)).is_ok()
+    fn knows(&self, name: &OsString) -> bool {
+        self.names.binary_search_by(|(known, _)| known.cmp(name)).is_ok()
     }
 }
 
@@ -360,7 +347,6 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_read_is_an_error_and_not_empty() {
-        let file = tempfile::tempfile().expect("a file");
-        assert_eq!(names(file.as_fd()).expect_err("no directory"), Errno::NOTDIR);
+        assert_eq!(read_path("/proc/none/fd/3").expect_err("no such directory"), Errno::NOENT);
     }
 }
