@@ -4,6 +4,7 @@
 //! key, its starter included, watches its [`Stage`]. Errors reach all of them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -123,29 +124,30 @@ impl Fill {
 
 /// The fills that are under way, and the last that ended.
 #[derive(Debug, Default)]
-pub(super) struct Fills(Mutex<Lists>);
+pub(super) struct Fills {
+    lists: Mutex<Lists>,
+    /// How many have ended. Changed under the lock, read without.
+    count: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Lists {
     running: HashMap<RefKey, Fill>,
-    /// How many have ended, and of which keys the last ones were.
-    count: u64,
+    /// Of which keys the last ones were that ended, the newest first.
     ended: VecDeque<RefKey>,
-}
-
-impl Lists {
-    fn remove(&mut self, key: &RefKey) {
-        if let Some((key, _)) = self.running.remove_entry(key) {
-            self.count += 1;
-            self.ended.truncate(MAX_ENDED - 1);
-            self.ended.push_front(key);
-        }
-    }
 }
 
 impl Fills {
     fn lock(&self) -> MutexGuard<'_, Lists> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, lists: &mut Lists, key: &RefKey) {
+        if let Some((key, _)) = lists.running.remove_entry(key) {
+            lists.ended.truncate(MAX_ENDED - 1);
+            lists.ended.push_front(key);
+            self.count.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Whether a fill of this key is under way.
@@ -155,13 +157,13 @@ impl Fills {
 
     /// How many fills have ended so far.
     pub(super) fn count(&self) -> u64 {
-        self.lock().count
+        self.count.load(Ordering::Acquire)
     }
 
     /// Whether a fill of this key may have ended since there were so many.
     pub(super) fn may_have_ended(&self, key: &RefKey, since: u64) -> bool {
         let lists = self.lock();
-        let new = usize::try_from(lists.count - since).unwrap_or(usize::MAX);
+        let new = usize::try_from(self.count() - since).unwrap_or(usize::MAX);
         new > lists.ended.len() || lists.ended.iter().take(new).any(|ended| ended == key)
     }
 
@@ -183,7 +185,7 @@ impl Fills {
 
     /// Sees to it that nobody joins the fill of a key any more; those who have wait on.
     pub(super) fn unlist(&self, key: &RefKey) {
-        self.lock().remove(key);
+        self.remove(&mut self.lock(), key);
     }
 
     /// A fill that nobody else can join.
@@ -244,7 +246,7 @@ impl FillEnd {
         let mut lists = fills.lock();
         // Another may have been listed since this one was unlisted.
         if lists.running.get(key).is_some_and(|fill| fill.stage.same_channel(&self.stage.subscribe())) {
-            lists.remove(key);
+            fills.remove(&mut lists, key);
         }
     }
 }

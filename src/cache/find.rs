@@ -67,13 +67,13 @@ impl Cache {
             }
         }
         if let Some(reference) = self.read_ref(&resource.key).await {
-            self.heal(protocol, &resource.key, reference.clone()).await;
+            Box::pin(self.heal(protocol, &resource.key, reference.clone())).await;
             return Some(Held::own(reference, &resource.key));
         }
         if index.is_some_and(|index| index.is_complete()) {
             return None;
         }
-        self.granted_by_files(protocol, resource).await
+        Box::pin(self.granted_by_files(protocol, resource)).await
     }
 
     /// Whether what upstream has in place of a resource is cached.

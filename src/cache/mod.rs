@@ -294,6 +294,8 @@ impl Cache {
     }
 
     /// Serves a resource by what is cached of it now; `None` if that has changed since.
+    ///
+    /// What waits for upstream is boxed, here and below, so that the future of a hit is small.
     async fn serve_as_cached(
         self: &Arc<Self>,
         call: Call<'_>,
@@ -314,10 +316,10 @@ impl Cache {
                 self.answer_stale(call, held, "asked meanwhile").await
             }
             (Decision::Revalidate, Some(held)) => {
-                return self.serve_after_revalidation(call, place, held, company).await;
+                return Box::pin(self.serve_after_revalidation(call, place, held, company)).await;
             }
             (Decision::Refuse, _) => Err(Failure::passing(Refusal::Timeout, "only-if-cached")),
-            _ => return self.serve_after_fill(call, place, company).await,
+            _ => return Box::pin(self.serve_after_fill(call, place, company)).await,
         };
         served.map(Some)
     }
@@ -347,7 +349,10 @@ impl Cache {
         let blob = match self.store.open_blob(artifact_type, &digest, held.size) {
             Ok(Some(blob)) => Some(blob),
             // Perhaps gc has condemned it meanwhile: a use brings it back (W1).
-            Ok(None) => self.store.ensure_live(artifact_type, &digest, held.size).await.ok().flatten(),
+            Ok(None) => {
+                let live = Box::pin(self.store.ensure_live(artifact_type, &digest, held.size));
+                live.await.ok().flatten()
+            }
             Err(error) => {
                 tracing::warn!(%error, %digest, "could not open a blob");
                 None

@@ -129,20 +129,20 @@ impl App {
             match routed {
                 Ok(Route::Local(reply)) => return Ok(local(exchange, reply)),
                 Ok(Route::Made(document)) => return Ok(self.made_of(exchange, &gathered, document)),
-                Ok(Route::Derive(derive)) => return self.derive(exchange, protocol, &derive).await,
+                Ok(Route::Derive(derive)) => return Box::pin(self.derive(exchange, protocol, &derive)).await,
                 Ok(Route::Forward(resource)) => {
-                    return self.forward(exchange, protocol, *resource, body).await;
+                    return Box::pin(self.forward(exchange, protocol, *resource, body)).await;
                 }
                 Ok(Route::Fetch(fetch)) => {
                     return self.fetch(exchange, protocol, &fetch, gathered.is_empty()).await;
                 }
                 Ok(Route::Held { fetch, otherwise }) => {
-                    return self.held(exchange, protocol, &fetch, &otherwise).await;
+                    return Box::pin(self.held(exchange, protocol, &fetch, &otherwise)).await;
                 }
                 Err(Unrouted::Refused(refusal)) => return Err(refusal),
                 Err(Unrouted::Needs(needs)) => {
                     let via = exchange.via();
-                    self.cache.gather(protocol, needs, via.as_deref(), &mut gathered).await;
+                    Box::pin(self.cache.gather(protocol, needs, via.as_deref(), &mut gathered)).await;
                     routed = protocol.route(&exchange.head(), &self.proxies, &gathered);
                 }
             }
@@ -194,7 +194,7 @@ impl App {
         let age = served.reference.current_age(now).as_secs();
         let status = answer::cache_status(served.outcome, served.detail, &served.reference, now);
         if fetch.rewrite {
-            let document = rewrite(exchange, protocol, fetch, served).await?;
+            let document = Box::pin(rewrite(exchange, protocol, fetch, served)).await?;
             let mut headers = answer::document_headers(&document);
             answer::stamp(&mut headers, age, status);
             return Ok(made(exchange, headers, document.body));

@@ -405,9 +405,9 @@ async fn s15_documents_of_registries_and_archives_are_bounded_as_manifests_are()
         for (body, chunked) in [(huge.clone(), false), (huge, true), (deep.into(), false)] {
             let script = world.origin.on(of.document.1).method("GET").body(body);
             if chunked {
-                script.chunked().once()
+                script.chunked().once();
             } else {
-                script.once()
+                script.once();
             }
             let got = world.repoxy.get(of.document.0).await;
             assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{} {chunked}", of.name);
