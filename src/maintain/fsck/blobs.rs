@@ -1,38 +1,53 @@
 //! The blobs: whether each is one, and whether its bytes hash to its name.
 
 use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::stream::FuturesUnordered;
 
 use super::finding::Corruption;
 use super::{Check, Finding};
 use crate::maintain::{MaintainError, Step};
 use crate::model::{ArtifactType, Digest, Hasher};
-use crate::store::{BlobEntry, Store};
+use crate::store::{BlobEntry, FRAME, Store};
 
-/// Blobs that are hashed at a time: one thread does not keep up with a disk.
-const HASHERS: usize = 2;
-/// Bytes that are read at a time.
-const CHUNK: usize = 256 << 10;
+/// Blobs that are hashed at a time: one thread does not keep up with a disk, and while one blob is opened or
+/// waits for the disk two others are hashed.
+const HASHERS: usize = 3;
+/// Bytes that are read at a time: what there are buffers for that begin where the kernel fills them quickly.
+const CHUNK: usize = FRAME;
 
 impl Check<'_> {
     /// Looks at every file below `blobs/`.
     pub(super) async fn blobs(&mut self) -> Result<(), MaintainError> {
         self.at.progress.begin(Step::CheckBlobs, None);
+        let store = self.at.store;
         for artifact_type in ArtifactType::ALL {
-            let mut scan = self.at.store.scan_blobs(artifact_type);
+            // Blobs of one page are still read while the next is looked at.
+            let mut reading = FuturesUnordered::new();
+            let mut scan = store.scan_blobs(artifact_type);
             while let Some(page) = scan.next_page().await {
-                self.blob_page(artifact_type, &page?).await?;
+                for digest in self.blob_page(artifact_type, &page?).await? {
+                    if reading.len() == HASHERS
+                        && let Some((digest, inspected)) = reading.next().await
+                    {
+                        self.blob_read(artifact_type, digest, inspected).await?;
+                    }
+                    reading.push(async move { (digest, inspect(store, artifact_type, digest).await) });
+                }
+            }
+            while let Some((digest, inspected)) = reading.next().await {
+                self.blob_read(artifact_type, digest, inspected).await?;
             }
         }
         self.live.sort_unstable();
         Ok(())
     }
 
+    /// Looks at the files of a page; returns those that have to be read.
     async fn blob_page(
         &mut self,
         artifact_type: ArtifactType,
         page: &[BlobEntry],
-    ) -> Result<(), MaintainError> {
+    ) -> Result<Vec<Digest>, MaintainError> {
         let mut read = Vec::new();
         for entry in page {
             let Some(digest) = entry.digest else {
@@ -51,23 +66,27 @@ impl Check<'_> {
             }
             self.at.progress.advance(1);
         }
-        let store = self.at.store;
-        let mut inspected = stream::iter(read)
-            .map(|digest| async move { (digest, inspect(store, artifact_type, digest).await) })
-            .buffer_unordered(HASHERS);
-        while let Some((digest, inspected)) = inspected.next().await {
-            self.at.progress.advance(1);
-            match inspected? {
-                Inspected::Absent => {}
-                Inspected::Sound(size) => {
-                    self.report.bytes_read += size;
-                    self.live.push((artifact_type, digest, size));
-                }
-                Inspected::Corrupt(_) => {
-                    // Looked at again: it may have been replaced while it was read.
-                    if let Inspected::Corrupt(how) = inspect(store, artifact_type, digest).await? {
-                        self.corrupt_blob(artifact_type, digest, how).await?;
-                    }
+        Ok(read)
+    }
+
+    /// Takes what reading a blob has shown.
+    async fn blob_read(
+        &mut self,
+        artifact_type: ArtifactType,
+        digest: Digest,
+        inspected: Result<Inspected, MaintainError>,
+    ) -> Result<(), MaintainError> {
+        self.at.progress.advance(1);
+        match inspected? {
+            Inspected::Absent => {}
+            Inspected::Sound(size) => {
+                self.report.bytes_read += size;
+                self.live.push((artifact_type, digest, size));
+            }
+            Inspected::Corrupt(_) => {
+                // Looked at again: it may have been replaced while it was read.
+                if let Inspected::Corrupt(how) = inspect(self.at.store, artifact_type, digest).await? {
+                    self.corrupt_blob(artifact_type, digest, how).await?;
                 }
             }
         }
