@@ -97,15 +97,51 @@ impl Files {
     }
 }
 
-/// The row.
+/// How long as much is pulled without a limit: longer, and what is pulled would be there already.
+const UNLIMITED: Duration = Duration::from_secs(15);
+
+/// The rows.
 pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let (limit, duration) = (bench.scale.limit, bench.scale.churn);
+    let unlimited = churn(bench, None, duration.min(UNLIMITED))?;
+    let seen = churn(bench, Some(limit), duration)?;
+
+    let name = |what: &str| format!("eviction, {TIMES} times oversubscribed: {what}");
+    book.note(&name("most bytes"), "MiB", Goal::Limit(mebibytes(limit)), Side::Repoxy, mebibytes(seen.most));
+    let goal = Goal::AtMost(2.0, Side::Reference);
+    book.note(&name("hits' p99"), "ms", goal, Side::Repoxy, seen.p99);
+    book.note(&name("hits' p99"), "ms", goal, Side::Reference, seen.p99_alone);
+    let bare = name("hits' p99 without a limit");
+    book.note(&bare, "ms", Goal::None, Side::Repoxy, unlimited.p99);
+    book.note(&bare, "ms", Goal::None, Side::Reference, unlimited.p99_alone);
+    let rate = mebibytes(seen.pulled) / duration.as_secs_f64();
+    book.note(&name("pulled"), "MiB/s", Goal::None, Side::Repoxy, rate);
+    book.note(&name("memory"), "MiB", Goal::None, Side::Repoxy, seen.memory);
+    Ok(())
+}
+
+/// What was seen while much was pulled.
+struct Churned {
+    /// The most bytes that lay in the store.
+    most: u64,
+    /// Of hits, in ms, with nothing beside them and while much was pulled.
+    p99_alone: f64,
+    p99: f64,
+    /// Bytes that were pulled.
+    pulled: u64,
+    /// The most memory that the server took, in MiB.
+    memory: f64,
+}
+
+/// Pulls for so long while clients ask for what is hot.
+fn churn(bench: &Bench, limit: Option<u64>, duration: Duration) -> Outcome<Churned> {
     let files = Arc::new(Files::new());
     let directory = bench.directory.join("eviction");
     fs::create_dir_all(&directory)?;
     let server = start(&bench.binary, &directory, files.serve()?, limit, &files.item(0).path)?;
     let hot: Vec<_> = (0..HOT).map(|number| files.item(number)).collect();
-    let cold: Vec<_> = (HOT..HOT + TIMES * limit / LARGE).map(|number| files.item(number)).collect();
+    let cold = HOT..HOT + TIMES * bench.scale.limit / LARGE;
+    let cold: Vec<_> = cold.map(|number| files.item(number)).collect();
     check(server.address, &hot.iter().collect::<Vec<_>>())?;
     let alone = idle(&server, &hot, bench.scale.load)?;
 
@@ -126,29 +162,24 @@ pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
         seen
     })?;
     check(server.address, &hot.iter().collect::<Vec<_>>())?;
-
-    let name = |what: &str| format!("eviction, {TIMES} times oversubscribed: {what}");
-    book.note(
-        &name("most bytes"),
-        "MiB",
-        Goal::Limit(mebibytes(limit)),
-        Side::Repoxy,
-        mebibytes(most.into_inner()),
-    );
-    let goal = Goal::AtMost(2.0, Side::Reference);
-    book.note(&name("hits' p99"), "ms", goal, Side::Repoxy, during.p99);
-    book.note(&name("hits' p99"), "ms", goal, Side::Reference, alone.p99);
-    let rate = mebibytes(pulled) / duration.as_secs_f64();
-    book.note(&name("pulled"), "MiB/s", Goal::None, Side::Repoxy, rate);
-    book.note(&name("memory"), "MiB", Goal::None, Side::Repoxy, server.memory()?.peak);
-    Ok(())
+    let memory = server.memory()?.peak;
+    drop(server);
+    fs::remove_dir_all(&directory)?;
+    Ok(Churned { most: most.into_inner(), p99_alone: alone.p99, p99: during.p99, pulled, memory })
 }
 
-fn start(binary: &Path, directory: &Path, upstream: SocketAddr, limit: u64, path: &str) -> Outcome<Server> {
+fn start(
+    binary: &Path,
+    directory: &Path,
+    upstream: SocketAddr,
+    limit: Option<u64>,
+    path: &str,
+) -> Outcome<Server> {
     let address = free_address()?;
     let config = directory.join("repoxy.toml");
+    let limit = limit.map(|limit| format!("max_bytes = \"{limit}B\"\n")).unwrap_or_default();
     let text = format!(
-        "root = \"file://{}/root\"\nlisten = \"{address}\"\n[gc]\nmin_free = \"1%\"\nmax_bytes = \"{limit}B\"\n\
+        "root = \"file://{}/root\"\nlisten = \"{address}\"\n[gc]\nmin_free = \"1%\"\n{limit}\
          [log]\nlevel = \"error\"\n[[proxy]]\ntype = \"generic\"\nname = \"files\"\nupstream = \"http://{upstream}\"\n",
         directory.display()
     );
