@@ -22,7 +22,7 @@ use repoxy::upstream::{self, SecretSource, Upstream};
 use crate::args::{Global, ServeArgs};
 use crate::exit::{CliError, Exit};
 use crate::upkeep::{self, Kept};
-use crate::{logging, settings};
+use crate::{logging, memory, settings};
 
 /// Runs the server to its end.
 pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliError> {
@@ -82,6 +82,7 @@ async fn serve(
     announce(&server, config);
     let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, upkeep::dated(config)));
     let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
+    memory::give_back();
     lifecycle.set_ready();
     tokio::spawn(prepare(kept.store.clone(), config.proxies.iter().map(|proxy| proxy.id.clone()).collect()));
     server.run(stops).await;
