@@ -163,6 +163,28 @@ async fn clients_that_want_it_newer_or_not_from_upstream_at_all_are_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_has_got_is_stored_for_its_next_request_whatever_that_demands() {
+    let origin = Origin::start().await;
+    for n in 0..64 {
+        origin.file(&format!("/x/{n}"), "text/plain", vec![n; 100_000]);
+    }
+    origin.on("/x/*").header("cache-control", "max-age=3600").always();
+    let repoxy = before(&origin, "");
+    // So many at once that some have to wait before they are written.
+    futures_util::future::join_all((0..64).map(|n| {
+        let (repoxy, path) = (&repoxy, format!("/x/{n}"));
+        async move {
+            get(repoxy, &path).await;
+            let demand = if n % 2 == 0 { "only-if-cached" } else { "no-store" };
+            let got = ask(repoxy, &path, &[("cache-control", demand)]).await;
+            assert_eq!((got.status.as_u16(), got.bytes().len()), (200, 100_000), "{demand}");
+        }
+    }))
+    .await;
+    assert_eq!(origin.total(), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_clients_share_one_fetch() {
     let origin = Origin::start().await;
     origin.file("/x", "text/plain", vec![1; 300_000]);

@@ -87,6 +87,11 @@ impl Fill {
         matches!(*self.stage.borrow(), Stage::Asking)
     }
 
+    /// Whether all bytes have come, so that only their publishing is left to wait for.
+    fn has_arrived(&self) -> bool {
+        matches!(&*self.stage.borrow(), Stage::Flowing(_, flow) if flow.has_arrived())
+    }
+
     /// Waits until there is something to serve or nothing to hope for. What cannot begin before it is checked
     /// is waited for, so that what is wrong is refused in words.
     pub(super) async fn arrived(mut self) -> Stage {
@@ -153,6 +158,11 @@ impl Fills {
     /// Whether a fill of this key is under way.
     pub(super) fn is_running(&self, key: &RefKey) -> bool {
         self.lock().running.contains_key(key)
+    }
+
+    /// The fill of this key, if all of its bytes have come and it is not published yet.
+    pub(super) fn arrived(&self, key: &RefKey) -> Option<Fill> {
+        self.lock().running.get(key).filter(|fill| fill.has_arrived()).cloned()
     }
 
     /// How many fills have ended so far.

@@ -318,6 +318,9 @@ impl Cache {
             (Decision::Revalidate, Some(held)) => {
                 return Box::pin(self.serve_after_revalidation(call, place, held, company)).await;
             }
+            (Decision::Refuse, _) if company == Company::Any && self.is_stored_meanwhile(&place).await => {
+                return Ok(None);
+            }
             (Decision::Refuse, _) => Err(Failure::passing(Refusal::Timeout, "only-if-cached")),
             _ => return Box::pin(self.serve_after_fill(call, place, company)).await,
         };

@@ -95,7 +95,11 @@ impl Cache {
         patience: Option<Duration>,
         company: Company,
     ) -> Result<Option<Served>, Failure> {
-        let company = if company == Company::Any { self.company(call.resource, &place) } else { company };
+        let company = match (company, self.company(call.resource, &place)) {
+            (Company::Any, Company::None) if self.is_stored_meanwhile(&place).await => return Ok(None),
+            (Company::Any, own) => own,
+            (Company::None, _) => Company::None,
+        };
         let (fill, started) = self.join(call, place.clone(), held.clone(), company)?;
         let early = fill.is_asking();
         let stage = arrival(fill.clone(), patience).await?;
@@ -116,6 +120,15 @@ impl Cache {
             }
             Stage::Settled(_) | Stage::Unkept(_) | Stage::Asking => Ok(None),
         }
+    }
+
+    /// Whether another's fill had all of its bytes, and has ended now: its clients may know of them before they are
+    /// in the store, where they are for those as well who share in no fill.
+    pub(super) async fn is_stored_meanwhile(&self, place: &Place) -> bool {
+        let Some(fill) = self.fills.arrived(&place.key) else { return false };
+        // If publishing fails, that is for its own clients to hear.
+        let _ = fill.settled().await;
+        true
     }
 
     /// Who may share the answer to a request: nobody if it says who asks, if nothing of it may be stored, or

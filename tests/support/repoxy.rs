@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Origin, eventually};
+use super::{Origin, PATIENCE, eventually};
 
 /// How long a server may take to say where it listens; generous, for a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -202,6 +202,15 @@ impl Repoxy {
         let text = String::from_utf8_lossy(page.bytes()).into_owned();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0.0)
+    }
+
+    /// Waits until a metric is at least this.
+    pub async fn metric_reaches(&self, name: &str, least: f64) {
+        let began = Instant::now();
+        while self.metric(name).await < least {
+            assert!(began.elapsed() < PATIENCE, "waited in vain: {name} is below {least}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until this many blobs are published: clients have all bytes a moment before that.
