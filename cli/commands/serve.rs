@@ -77,7 +77,7 @@ async fn serve(
         metrics: metrics.clone(),
         lifecycle: Arc::clone(&lifecycle),
     });
-    let server = Server::bind(server_settings(config, &instance), app).await?;
+    let server = Server::bind(server_settings(config, &instance), app)?;
     let stops = stop_signals().map_err(CliError::Runtime)?;
     announce(&server, config);
     let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, upkeep::dated(config)));

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +29,7 @@ use super::service::{Edge, Line, respond};
 use super::socket::Socket;
 use super::tls::Tls;
 use super::watch::{Patience, Verdict, Vigil, Watch};
+use super::workers::{Seat, Workers};
 
 /// How long to leave the listening socket alone after it failed for lack of something, such as file
 /// descriptors: long enough to spend no time on it, short enough to recover within a second.
@@ -37,17 +38,27 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Door {
-    /// The socket.
-    pub(super) listener: TcpListener,
+    /// The socket, of no runtime yet.
+    pub(super) listener: net::TcpListener,
     /// Present if connections to it begin with a handshake.
     pub(super) tls: Option<Arc<Tls>>,
 }
 
-/// Takes connections until told to drain; then closes the listening socket.
-pub(super) async fn accept<S: Edge>(door: Door, shared: Arc<Shared>, edge: S)
-where
+/// Takes connections until told to drain, and deals them out among the workers; then closes the listening socket.
+/// Runs on the worker with number `here`.
+pub(super) async fn accept<S: Edge>(
+    door: Door,
+    here: usize,
+    workers: Arc<Workers>,
+    shared: Arc<Shared>,
+    edge: S,
+) where
     S::Future: 'static,
 {
+    let listener = match TcpListener::from_std(door.listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot listen"),
+    };
     let mut told = pin!(told(shared.orders.subscribe(), Order::Drain));
     // Said once for a row of failures, not five times a second.
     let mut failing = false;
@@ -55,13 +66,23 @@ where
         let taken = tokio::select! {
             biased;
             () = &mut told => return,
-            taken = take(&door.listener, &shared) => taken,
+            taken = take(&listener, &shared) => taken,
         };
         match taken {
             Ok((stream, peer, slot)) => {
                 failing = false;
                 let (tls, shared, edge) = (door.tls.clone(), Arc::clone(&shared), edge.clone());
-                tokio::spawn(serve(stream, peer, slot, tls, shared, edge));
+                let (number, seat) = workers.seat(here);
+                if number == here {
+                    tokio::spawn(serve(stream, peer, (slot, seat), tls, shared, edge));
+                } else if let Ok(stream) = stream.into_std() {
+                    workers.handle(number).spawn(async move {
+                        // Fails only for lack of memory; then the client sees its connection closed.
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            serve(stream, peer, (slot, seat), tls, shared, edge).await;
+                        }
+                    });
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -91,18 +112,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves one connection. The slot is given back when the socket is closed.
+/// Serves one connection. Its slot and its seat are given back when the socket is closed.
 async fn serve<S: Edge>(
     stream: TcpStream,
     peer: SocketAddr,
-    slot: OwnedSemaphorePermit,
+    places: (OwnedSemaphorePermit, Seat),
     tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
     edge: S,
 ) where
     S::Future: 'static,
 {
-    let _slot = slot;
+    let _places = places;
     let _counted = shared.meters.connection();
     // Answers are written whole; waiting for more to fill a segment costs 40 ms. Fails only on a
     // connection that is gone.

@@ -1,13 +1,13 @@
 //! The server as a whole: its sockets from bind to drain.
 
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -19,6 +19,7 @@ use super::log::Journal;
 use super::meters::ServerMeters;
 use super::service::edge;
 use super::tls::{Tls, TlsError, TlsFiles};
+use super::workers::Workers;
 
 /// How often an HTTP/2 client is asked whether it still lives, and how long it has to answer.
 const PING: (std::time::Duration, std::time::Duration) =
@@ -26,6 +27,10 @@ const PING: (std::time::Duration, std::time::Duration) =
 
 /// The most bytes that are buffered for one HTTP/2 answer.
 const STREAM_BUFFER: usize = 128 * 1024;
+
+/// How many new connections wait in the kernel until they are taken, if its own limit (`net.core.somaxconn`) allows so
+/// many. One that finds no room there tries again after a second.
+const BACKLOG: u32 = 4096;
 
 /// Where and how to serve.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +53,9 @@ pub struct Settings {
 /// Why a server cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// Threads for the connections cannot be started.
+    #[error("cannot start threads for connections")]
+    Workers(#[source] std::io::Error),
     /// An address cannot be listened on.
     #[error("cannot listen on `{address}`")]
     Listen {
@@ -101,6 +109,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub struct Server<A = App> {
     doors: Vec<Door>,
+    workers: Arc<Workers>,
     tls: Option<Arc<Tls>>,
     slots: usize,
     shared: Arc<Shared>,
@@ -124,21 +133,21 @@ impl TlsReload {
 }
 
 impl Server {
-    /// Binds the addresses, reads the certificate and raises the limit of open files. Must be called
-    /// within a runtime; port 0 takes a free one.
+    /// Binds the addresses, reads the certificate, raises the limit of open files, and starts the workers. Must be
+    /// called within a runtime; port 0 takes a free one.
     ///
     /// # Errors
     /// [`ServerError`]: nothing is listening then.
-    pub async fn bind(settings: Settings, app: Arc<App>) -> Result<Self, ServerError> {
+    pub fn bind(settings: Settings, app: Arc<App>) -> Result<Self, ServerError> {
         let lifecycle = Arc::clone(&app.lifecycle);
-        Self::with(settings, app, lifecycle).await
+        Self::with(settings, app, lifecycle)
     }
 }
 
 #[expect(private_bounds, reason = "outside this module there is one application")]
 impl<A: Application> Server<A> {
     /// Like [`Server::bind`], for any application.
-    pub(super) async fn with(
+    pub(super) fn with(
         settings: Settings,
         application: Arc<A>,
         lifecycle: Arc<Lifecycle>,
@@ -146,11 +155,11 @@ impl<A: Application> Server<A> {
         let tls = settings.tls.map(Tls::load).transpose()?.map(Arc::new);
         let mut doors = Vec::new();
         for &address in &settings.listen {
-            doors.push(Door { listener: bind(address).await?, tls: None });
+            doors.push(Door { listener: bind(address)?, tls: None });
         }
         for &address in &settings.listen_tls {
             let tls = tls.clone().ok_or(ServerError::NoCertificate)?;
-            doors.push(Door { listener: bind(address).await?, tls: Some(tls) });
+            doors.push(Door { listener: bind(address)?, tls: Some(tls) });
         }
 
         let slots = settings.limits.connections_with(raise_open_files());
@@ -164,7 +173,8 @@ impl<A: Application> Server<A> {
             authorities: settings.authorities,
             limits: settings.limits,
         });
-        Ok(Self { doors, tls, slots, shared, lifecycle, application })
+        let workers = Arc::new(Workers::start().map_err(ServerError::Workers)?);
+        Ok(Self { doors, workers, tls, slots, shared, lifecycle, application })
     }
 
     /// The addresses that are listened on, plain ones first, each kind in the order of the settings.
@@ -184,15 +194,17 @@ impl<A: Application> Server<A> {
     /// [`Limits::drain_timeout`] to end. The second item, or the end of that time, cuts what is left.
     /// If the stream ends first, the server runs for ever.
     ///
-    /// Dropping the future closes the listening sockets and leaves open connections to themselves.
+    /// What goes on without a client, such as fills, ends with the last connection. Dropping the future ends everything at
+    /// once.
     pub async fn run(self, stops: impl Stream<Item = ()>) {
-        let Self { doors, slots, shared, lifecycle, application, .. } = self;
+        let Self { doors, workers, slots, shared, lifecycle, application, .. } = self;
         let mut stops = pin!(stops.chain(futures_util::stream::pending()));
         let edge = edge(application, Arc::clone(&shared));
 
         let mut accepting = JoinSet::new();
-        for door in doors {
-            accepting.spawn(accept(door, Arc::clone(&shared), edge.clone()));
+        for (door, here) in doors.into_iter().zip(workers.numbers()) {
+            let accept = accept(door, here, Arc::clone(&workers), Arc::clone(&shared), edge.clone());
+            accepting.spawn_on(accept, workers.handle(here));
         }
         stops.next().await;
 
@@ -203,21 +215,34 @@ impl<A: Application> Server<A> {
         while accepting.join_next().await.is_some() {}
 
         let all = u32::try_from(slots).unwrap_or(u32::MAX);
-        tokio::select! {
-            _ = shared.slots.acquire_many(all) => return,
-            _ = stops.next() => {}
-            () = tokio::time::sleep(shared.limits.drain_timeout) => {}
+        let drained = tokio::select! {
+            _ = shared.slots.acquire_many(all) => true,
+            _ = stops.next() => false,
+            () = tokio::time::sleep(shared.limits.drain_timeout) => false,
+        };
+        if !drained {
+            // Counted now that nobody waits for all slots, which takes the free ones meanwhile.
+            tracing::warn!(open = slots - shared.slots.available_permits(), "cutting connections");
+            shared.orders.send_replace(Order::Cut);
+            // Connections never block on anything but their own poll; this ends at once.
+            let _ = shared.slots.acquire_many(all).await;
         }
-        // Counted now that nobody waits for all slots, which takes the free ones meanwhile.
-        tracing::warn!(open = slots - shared.slots.available_permits(), "cutting connections");
-        shared.orders.send_replace(Order::Cut);
-        // Connections never block on anything but their own poll; this ends at once.
-        let _ = shared.slots.acquire_many(all).await;
+        if let Some(workers) = Arc::into_inner(workers) {
+            workers.end().await;
+        }
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+/// Listens on an address. Needs a runtime, but the socket does not stay with it.
+fn bind(address: SocketAddr) -> Result<net::TcpListener, ServerError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Else the address could not be had again for a minute after a server that had clients.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    listen().map_err(|source| ServerError::Listen { address, source })
 }
 
 fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {

@@ -43,6 +43,7 @@ mod socket;
 mod tests;
 mod tls;
 mod watch;
+mod workers;
 
 pub use app::App;
 pub use health::Lifecycle;

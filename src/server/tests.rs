@@ -88,9 +88,9 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: Settings) -> Self {
+    fn start(settings: Settings) -> Self {
         let (fake, lifecycle) = (Arc::new(Fake::default()), Arc::new(Lifecycle::default()));
-        let server = Server::with(settings, Arc::clone(&fake), Arc::clone(&lifecycle)).await.expect("binds");
+        let server = Server::with(settings, Arc::clone(&fake), Arc::clone(&lifecycle)).expect("binds");
         let (stop, stops) = mpsc::unbounded_channel();
         let stops = stream::unfold(stops, |mut stops| async { stops.recv().await.map(|()| ((), stops)) });
         Self {
@@ -103,7 +103,7 @@ impl Running {
         }
     }
 
-    async fn plain(limits: Limits) -> Self {
+    fn plain(limits: Limits) -> Self {
         Self::start(Settings {
             listen: vec!["127.0.0.1:0".parse().expect("an address")],
             authorities: vec!["packages.example.org".to_owned()],
@@ -111,7 +111,6 @@ impl Running {
             limits,
             ..Settings::default()
         })
-        .await
     }
 
     async fn connect(&self) -> Wire {
@@ -173,7 +172,7 @@ const HELLO: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
 async fn a_request_is_answered_and_the_connection_kept() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let mut wire = server.connect().await;
     for _ in 0..3 {
         wire.send(HELLO).await;
@@ -185,7 +184,7 @@ async fn a_request_is_answered_and_the_connection_kept() {
 
 #[tokio::test]
 async fn head_has_a_length_and_no_body() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let answer = server.ask("HEAD /ten HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&answer), "200");
     assert!(answer.contains("content-length: 10\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
@@ -193,7 +192,7 @@ async fn head_has_a_length_and_no_body() {
 
 #[tokio::test]
 async fn a_range_is_cut_out_on_the_wire() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let answer =
         server.ask("GET /ten HTTP/1.1\r\nHost: x\r\nRange: bytes=-3\r\nConnection: close\r\n\r\n").await;
     assert_eq!(status(&answer), "206");
@@ -205,7 +204,7 @@ async fn a_range_is_cut_out_on_the_wire() {
 
 #[tokio::test]
 async fn a_request_that_can_be_read_in_two_ways_is_refused_and_the_connection_closed() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let second = "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n";
     for (what, head) in [
         ("no host", "GET / HTTP/1.1\r\n\r\n"),
@@ -234,7 +233,7 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused_and_the_connection_cl
 
 #[tokio::test]
 async fn a_client_that_speaks_tls_to_the_plain_port_gets_400() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".iter().chain(&[7; 512]);
     let answer = server.ask(client_hello.copied().collect::<Vec<u8>>()).await;
     assert_eq!(status(&answer), "400");
@@ -242,7 +241,7 @@ async fn a_client_that_speaks_tls_to_the_plain_port_gets_400() {
 
 #[tokio::test]
 async fn what_is_too_long_is_refused() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let get = |uri: &str, fields: &str| format!("GET {uri} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
     for (expected, request) in [
         ("414", get(&format!("/{}", "a".repeat(10_000)), "")),
@@ -258,7 +257,7 @@ async fn what_is_too_long_is_refused() {
 
 #[tokio::test]
 async fn it_is_no_open_proxy() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let port = server.address.port();
     for (expected, line) in [
         ("421", "GET http://evil/x HTTP/1.1".to_owned()),
@@ -274,7 +273,7 @@ async fn it_is_no_open_proxy() {
 
 #[tokio::test]
 async fn a_body_is_ignored_and_does_not_become_the_next_request() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let mut wire = server.connect().await;
     wire.send(format!("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{HELLO}", HELLO.len())).await;
     wire.until("hello").await;
@@ -290,7 +289,7 @@ async fn a_body_is_ignored_and_does_not_become_the_next_request() {
 
 #[tokio::test]
 async fn a_half_sent_head_is_cut_in_its_time() {
-    let server = Running::plain(Limits { head_timeout: SOON, ..Limits::default() }).await;
+    let server = Running::plain(Limits { head_timeout: SOON, ..Limits::default() });
     for start in ["", "P", "GET / HTTP/1.1\r\nHo", "PRI * HTTP/2.0\r\n"] {
         assert_eq!(server.ask(start).await, "", "{start}");
     }
@@ -303,13 +302,13 @@ async fn a_half_sent_head_is_cut_in_its_time() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_its_time() {
-    let server = Running::plain(Limits { idle_timeout: SOON, ..Limits::default() }).await;
+    let server = Running::plain(Limits { idle_timeout: SOON, ..Limits::default() });
     assert!(server.ask(HELLO).await.ends_with("hello"));
 }
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_cut() {
-    let server = Running::plain(Limits { stall_timeout: SOON, ..Limits::default() }).await;
+    let server = Running::plain(Limits { stall_timeout: SOON, ..Limits::default() });
     let mut wire = server.connect().await;
     wire.send("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await;
     // The body has no end: that the connection ends, with the last chunk missing, is the server's doing.
@@ -323,7 +322,7 @@ async fn a_client_that_reads_nothing_is_cut() {
 #[tokio::test]
 async fn a_slow_handler_is_waited_for() {
     let limits = Limits { head_timeout: SOON, idle_timeout: SOON, stall_timeout: SOON, ..Limits::default() };
-    let server = Running::plain(limits).await;
+    let server = Running::plain(limits);
     let mut wire = server.connect().await;
     wire.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
     tokio::time::sleep(2 * SOON).await;
@@ -333,7 +332,7 @@ async fn a_slow_handler_is_waited_for() {
 
 #[tokio::test]
 async fn a_body_that_fails_cuts_the_connection() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let answer = server.ask("GET /broken HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(status(&answer), "200");
     assert!(answer.contains("content-length: 8\r\n") && answer.ends_with("half"), "{answer}");
@@ -341,7 +340,7 @@ async fn a_body_that_fails_cuts_the_connection() {
 
 #[tokio::test]
 async fn a_panic_is_one_clients_500() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let mut wire = server.connect().await;
     for path in ["/panic", "/panic/later"] {
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
@@ -353,7 +352,7 @@ async fn a_panic_is_one_clients_500() {
 
 #[tokio::test]
 async fn at_the_cap_a_client_waits_for_a_slot() {
-    let server = Running::plain(Limits { connections: 1, ..Limits::default() }).await;
+    let server = Running::plain(Limits { connections: 1, ..Limits::default() });
     let mut first = server.connect().await;
     first.send(HELLO).await;
     first.until("hello").await;
@@ -366,7 +365,7 @@ async fn at_the_cap_a_client_waits_for_a_slot() {
 
 #[tokio::test]
 async fn asked_to_stop_it_closes_the_door_and_lets_answers_end() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let mut idle = server.connect().await;
     idle.send(HELLO).await;
     idle.until("hello").await;
@@ -394,7 +393,7 @@ async fn asked_to_stop_it_closes_the_door_and_lets_answers_end() {
 
 #[tokio::test]
 async fn asked_twice_it_cuts_what_is_left() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let mut busy = server.connect().await;
     busy.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
     server.fake.begun.notified().await;
@@ -406,7 +405,7 @@ async fn asked_twice_it_cuts_what_is_left() {
 
 #[tokio::test]
 async fn what_does_not_end_in_the_drain_time_is_cut() {
-    let server = Running::plain(Limits { drain_timeout: SOON, ..Limits::default() }).await;
+    let server = Running::plain(Limits { drain_timeout: SOON, ..Limits::default() });
     let mut busy = server.connect().await;
     busy.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
     server.fake.begun.notified().await;
@@ -417,7 +416,7 @@ async fn what_does_not_end_in_the_drain_time_is_cut() {
 
 #[tokio::test]
 async fn http2_is_spoken_without_tls_too() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     install_provider();
     let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
     let answer = client.get(format!("http://{}/ten", server.address)).send().await.expect("answers");
@@ -427,7 +426,7 @@ async fn http2_is_spoken_without_tls_too() {
 
 #[tokio::test]
 async fn asked_to_stop_an_http2_connection_ends_after_its_answers() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     install_provider();
     let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
     let asked = tokio::spawn(client.get(format!("http://{}/slow", server.address)).send());
@@ -459,16 +458,16 @@ fn trusting(root: &reqwest::Certificate) -> reqwest::ClientBuilder {
     reqwest::Client::builder().tls_certs_only([root.clone()]).no_proxy()
 }
 
-async fn tls(files: TlsFiles) -> Running {
+fn tls(files: TlsFiles) -> Running {
     let listen_tls = vec!["127.0.0.1:0".parse().expect("an address")];
-    Running::start(Settings { listen_tls, tls: Some(files), ..Settings::default() }).await
+    Running::start(Settings { listen_tls, tls: Some(files), ..Settings::default() })
 }
 
 #[tokio::test]
 async fn tls_speaks_http2_and_http1() {
     let directory = tempfile::tempdir().expect("a directory");
     let (files, root) = certify(directory.path());
-    let server = tls(files).await;
+    let server = tls(files);
     let url = format!("https://{}/ten", server.address);
     for (client, version) in
         [(trusting(&root), http::Version::HTTP_2), (trusting(&root).http1_only(), http::Version::HTTP_11)]
@@ -483,7 +482,7 @@ async fn tls_speaks_http2_and_http1() {
 async fn a_reloaded_certificate_is_used_for_new_connections_and_a_bad_one_is_not() {
     let directory = tempfile::tempdir().expect("a directory");
     let (files, old) = certify(directory.path());
-    let server = tls(files.clone()).await;
+    let server = tls(files.clone());
     let url = format!("https://{}/ten", server.address);
     let (_, new) = certify(directory.path());
     let works = async |root| trusting(root).build().expect("a client").get(&url).send().await.is_ok();
@@ -506,8 +505,7 @@ async fn a_handshake_that_does_not_come_is_cut_in_its_time() {
         tls: Some(files),
         limits: Limits { handshake_timeout: SOON, ..Limits::default() },
         ..Settings::default()
-    })
-    .await;
+    });
     assert_eq!(server.ask("").await, "");
 }
 
@@ -515,7 +513,7 @@ async fn a_handshake_that_does_not_come_is_cut_in_its_time() {
 async fn an_address_for_https_needs_a_certificate() {
     let settings =
         Settings { listen_tls: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
-    let bound = Server::with(settings, Arc::new(Fake::default()), Arc::default()).await;
+    let bound = Server::with(settings, Arc::new(Fake::default()), Arc::default());
     assert!(matches!(bound, Err(super::ServerError::NoCertificate)));
 }
 
@@ -541,7 +539,7 @@ async fn each_request_is_one_line_with_the_bytes_that_were_sent() {
     let _logging = tracing::subscriber::set_default(
         tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish(),
     );
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     // Another test that comes to the place of the line at the same moment, and listens to nothing, may have it
     // remembered that nobody does.
     server.ask("HEAD /ten HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
@@ -588,7 +586,7 @@ async fn each_request_is_one_line_with_the_bytes_that_were_sent() {
 
 #[tokio::test]
 async fn a_stream_of_requests_to_stop_that_ends_stops_nothing() {
-    let server = Running::plain(Limits::default()).await;
+    let server = Running::plain(Limits::default());
     let Running { address, stop, ended, .. } = server;
     drop(stop);
     let mut wire = Wire(TcpStream::connect(address).await.expect("connects"));
