@@ -48,6 +48,8 @@ pub struct Settings {
     pub instance: String,
     /// Bounds.
     pub limits: Limits,
+    /// Called on each worker whenever it has nothing to do and is about to wait.
+    pub before_wait: Option<fn()>,
 }
 
 /// Why a server cannot be set up.
@@ -173,7 +175,8 @@ impl<A: Application> Server<A> {
             authorities: settings.authorities,
             limits: settings.limits,
         });
-        let workers = Arc::new(Workers::start().map_err(ServerError::Workers)?);
+        let workers =
+            Arc::new(Workers::start(settings.before_wait.unwrap_or(|| ())).map_err(ServerError::Workers)?);
         Ok(Self { doors, workers, tls, slots, shared, lifecycle, application })
     }
 

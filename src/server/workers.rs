@@ -46,10 +46,10 @@ impl Drop for Seat {
 }
 
 impl Workers {
-    /// Starts as many workers as there are processors.
-    pub(super) fn start() -> io::Result<Self> {
+    /// Starts as many workers as there are processors. Each calls `before_wait` whenever it has nothing to do.
+    pub(super) fn start(before_wait: fn()) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, NonZero::get);
-        (0..count).map(|_| Worker::start()).collect::<io::Result<_>>().map(Self)
+        (0..count).map(|_| Worker::start(before_wait)).collect::<io::Result<_>>().map(Self)
     }
 
     /// The numbers of all workers, over and over.
@@ -86,8 +86,8 @@ impl Workers {
 }
 
 impl Worker {
-    fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    fn start(before_wait: fn()) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().on_thread_park(before_wait).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ending, ended) = oneshot::channel::<()>();
@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_go_where_there_are_the_fewest_and_stay_if_there_is_a_choice() {
-        let workers = Workers((0..3).map(|_| Worker::start().expect("threads")).collect());
+        let workers = Workers((0..3).map(|_| Worker::start(|| ()).expect("threads")).collect());
         let (first, _one) = workers.seat(1);
         let (second, two) = workers.seat(1);
         let (third, _three) = workers.seat(1);
@@ -123,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_runs_ends_with_the_workers() {
-        let workers = Workers::start().expect("threads");
+        let workers = Workers::start(|| ()).expect("threads");
         let (held, dropped) = oneshot::channel::<()>();
         workers.handle(0).spawn(async move {
             let _held = held;

@@ -1,5 +1,6 @@
 //! The index as its users see it.
 
+mod burst;
 mod damage;
 mod listing;
 mod model;
