@@ -43,21 +43,40 @@ pub(crate) fn request(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {ACCEPT}\r\n\r\n")
 }
 
-/// Splits an answer's head: its length with the blank line, and the length of its body.
+/// Splits the head of a 200: its length with the blank line, and the length of its body.
 /// `None` if the head is not all there.
 pub(crate) fn head(bytes: &[u8]) -> Outcome<Option<(usize, u64)>> {
+    let Some(head) = any_head(bytes)? else { return Ok(None) };
+    if head.status != 200 {
+        return Err(format!("not a 200: {}", String::from_utf8_lossy(&bytes[..head.length])).into());
+    }
+    Ok(Some((head.length, head.body)))
+}
+
+/// What an answer's head says.
+struct Head {
+    status: u16,
+    /// With the blank line.
+    length: usize,
+    /// The length of the body.
+    body: u64,
+}
+
+/// The head of any answer; `None` if it is not all there.
+fn any_head(bytes: &[u8]) -> Outcome<Option<Head>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if bytes.len() < MAX_HEAD { Ok(None) } else { Err("the head is too long".into()) };
     };
     let text = std::str::from_utf8(&bytes[..end])?;
-    if !text.starts_with("HTTP/1.1 200 ") {
-        return Err(format!("not a 200: {text}").into());
-    }
-    let length = text.lines().find_map(|line| {
+    let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    let body = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
-    Ok(Some((end + 4, length.ok_or("no content-length")?)))
+    let (Some(status), Some(body)) = (status, body) else {
+        return Err(format!("no status or no content-length: {text}").into());
+    };
+    Ok(Some(Head { status, length: end + 4, body }))
 }
 
 impl Connection {
@@ -94,6 +113,25 @@ impl Connection {
         }
         let whole = began.elapsed();
         Ok(Timing { first_byte: first_byte.unwrap_or(whole), whole, bytes })
+    }
+
+    /// Asks for something that is refused, with this status and a short text. How long that took.
+    pub(crate) fn refused(&mut self, path: &str, status: u16) -> Outcome<Duration> {
+        let began = Instant::now();
+        self.stream.write_all(request(path).as_bytes())?;
+        let mut filled = 0;
+        let found = loop {
+            filled += self.read(filled)?;
+            match any_head(&self.buffer[..filled])? {
+                Some(head) if (filled - head.length) as u64 >= head.body => break head.status,
+                _ => {}
+            }
+        };
+        if found == status {
+            Ok(began.elapsed())
+        } else {
+            Err(format!("{path}: {found}, not {status}").into())
+        }
     }
 
     /// Reads once, to `from` in the buffer; the end of the stream is an error.

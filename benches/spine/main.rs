@@ -11,6 +11,7 @@
 #[expect(dead_code, reason = "some of it only the other benchmark needs")]
 mod common;
 mod content;
+mod denied;
 mod idle;
 mod origin;
 mod outage;

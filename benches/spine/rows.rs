@@ -37,7 +37,7 @@ pub(crate) struct Bench {
 type Row = fn(&Bench, &mut Book) -> Outcome<()>;
 
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 12] = [
+pub(crate) const ROWS: [(&str, Row); 13] = [
     ("small", small),
     ("large", large),
     ("tls", over_tls),
@@ -48,6 +48,7 @@ pub(crate) const ROWS: [(&str, Row); 12] = [
     ("crowd", crowd),
     ("wide", wide),
     ("outage", crate::outage::rows),
+    ("denied", crate::denied::rows),
     ("idle", crate::idle::rows),
     ("start", start),
 ];

@@ -15,6 +15,7 @@ mod conformance;
 mod error;
 #[cfg(test)]
 mod faulty;
+mod held;
 mod layout;
 #[cfg(test)]
 mod left_tests;

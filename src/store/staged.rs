@@ -3,8 +3,8 @@
 //!
 //! It knows no names but the one it computes. At most one job per staging runs, on the blocking pool unless it is short;
 //! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
-//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`] for each, by [`HOLD_BYTES_OF_ALL`] for all of the
-//! process, and by what `recent` and `window` keep.
+//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`] for each, by `held` for all of the process, and by
+//! what `recent` and `window` keep.
 //!
 //! A staging that the store fails, at its beginning or on the way, goes on *unstored*: its bytes are
 //! hashed and checked as ever and pass through a bounded `window` to those who follow. Only publishing it
@@ -15,7 +15,6 @@
 //! it again before anything else. It is dropped if it has turned out wrong, or no name for it was announced.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -23,6 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::blob::Content;
+use super::held::HELD;
 use super::recent::{Keeper, Recent};
 use super::window::{Mark, Window};
 use super::{Blob, StoreError, Upload, blocking, layout};
@@ -33,13 +33,6 @@ const HOLD_BYTES: usize = 1 << 20;
 
 /// The most pieces that one staging holds, and that one write call is given (Linux takes 1024).
 const HOLD_CHUNKS: usize = 1024;
-
-/// The most bytes that all stagings together hold before they take no more: a few are written at a time,
-/// however many there are. Each may pass it by a piece.
-const HOLD_BYTES_OF_ALL: usize = 4 << 20;
-
-/// What all stagings hold.
-static HELD: Held = Held { bytes: AtomicUsize::new(0), less: Notify::const_new() };
 
 /// The most bytes that are hashed where they come in, if nothing waits for a disk: handing them to another thread
 /// takes about as long.
@@ -82,37 +75,6 @@ struct Queue {
     state: State,
     /// Why what comes is not stored.
     unstored: Option<Arc<StoreError>>,
-}
-
-/// A count of bytes, and who waits for it to become less.
-#[derive(Debug)]
-struct Held {
-    bytes: AtomicUsize,
-    less: Notify,
-}
-
-impl Held {
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.less.notify_one();
-    }
-
-    /// Waits until less is held than may be; in turn, as long as others wait as well.
-    async fn room(&self) {
-        loop {
-            let less = self.less.notified();
-            if self.bytes.load(Ordering::Relaxed) < HOLD_BYTES_OF_ALL {
-                break;
-            }
-            less.await;
-        }
-        // There may be room for more than one, and whoever is told uses the telling up.
-        self.less.notify_one();
-    }
 }
 
 #[derive(Debug)]

@@ -81,7 +81,10 @@ pub(super) const NOTES: &[(&str, &str)] = &[
     ),
     ("S8", "the configuration has no headers of other names yet; `tests/upstream.rs` has"),
     ("S11", "of Terraform's documents, the only ones whose addresses are followed"),
-    ("S12", "the same answers and the same questions upstream; times are not compared"),
+    (
+        "S12",
+        "the same answers and the same questions upstream; the time that a refusal takes is compared by `spine --only denied`",
+    ),
     (
         "S30",
         "versions of providers, files under a rule that says so, packages for as long as their index is the same; an index may name other bytes",
