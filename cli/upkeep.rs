@@ -23,8 +23,8 @@ use crate::settings;
 
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// The most reading connections to the index.
-const MAX_READERS: u32 = 32;
+/// The most reading connections to the index, one for each worker thread.
+const MAX_READERS: u32 = 16;
 /// How often last uses are flushed, in ticks.
 const FLUSH_EVERY: u32 = 5;
 /// How often the metrics are told until when cached content says that it is valid, in ticks.
@@ -52,9 +52,8 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn open(config: &Config, store: Arc<Store>) -> Result<Self, CliError> {
-        // One for each thread that answers, which may keep it until it waits, and as many for everybody else.
         let readers = thread::available_parallelism().map_or(2, |count| {
-            u32::try_from(2 * count.get()).map_or(MAX_READERS, |count| count.min(MAX_READERS))
+            u32::try_from(count.get()).map_or(MAX_READERS, |count| count.min(MAX_READERS))
         });
         let options = Options { readers, ..Options::default() };
         let index = Arc::new(Handle::open(config.index.clone(), options));

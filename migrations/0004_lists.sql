@@ -29,7 +29,7 @@ CREATE TABLE links (
 ALTER TABLE refs ADD COLUMN list INTEGER;
 
 -- Whether a scope still has a ref in an area, and which refs have a list.
-DROP INDEX refs_scope;
+DROP INDEX IF EXISTS refs_scope;
 CREATE INDEX refs_scope ON refs (scope, area, list);
 
 UPDATE meta SET value = 0 WHERE key = 'complete';

@@ -185,6 +185,20 @@ async fn what_a_client_has_got_is_stored_for_its_next_request_whatever_that_dema
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_clients_have_got_is_stored_before_a_server_stops() {
+    let origin = Origin::start().await;
+    for n in 0..64 {
+        origin.file(&format!("/x/{n}"), "text/plain", vec![n; 100_000]);
+    }
+    origin.on("/x/*").header("cache-control", "max-age=3600").always();
+    let mut repoxy = before(&origin, "");
+    let paths: Vec<_> = (0..64).map(|n| format!("/x/{n}")).collect();
+    futures_util::future::join_all(paths.iter().map(|path| get(&repoxy, path))).await;
+    assert!(repoxy.terminate().success());
+    assert_eq!(refs(&repoxy).len(), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_clients_share_one_fetch() {
     let origin = Origin::start().await;
     origin.file("/x", "text/plain", vec![1; 300_000]);

@@ -13,7 +13,6 @@ use tokio::task::spawn_blocking;
 
 use repoxy::cache::{Cache, Parts};
 use repoxy::config::{self, Config, Proxy, SecretFrom};
-use repoxy::index;
 use repoxy::model::{Clock as _, ProxyId, SystemClock, Timestamp};
 use repoxy::protocol;
 use repoxy::server::{App, Lifecycle, Server, Settings, TlsFiles, TlsReload, stop_signals};
@@ -140,7 +139,6 @@ fn server_settings(config: &Config, instance: &str) -> Settings {
         tls: config.tls.as_ref().map(|tls| TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone() }),
         authorities: own.collect(),
         instance: format!("repoxy-{instance}"),
-        before_wait: Some(index::end_reads),
         ..Settings::default()
     }
 }

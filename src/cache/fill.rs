@@ -165,6 +165,11 @@ impl Fills {
         self.lock().running.get(key).filter(|fill| fill.has_arrived()).cloned()
     }
 
+    /// All fills whose bytes have come and that are not published yet.
+    pub(super) fn all_arrived(&self) -> Vec<Fill> {
+        self.lock().running.values().filter(|fill| fill.has_arrived()).cloned().collect()
+    }
+
     /// How many fills have ended so far.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)

@@ -72,7 +72,7 @@ const MAX_LOOKS: usize = 2;
 /// moves.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// How many small pieces of content are published at a time behind the clients that have them already: so many
-/// keep a disk busy, and leave the processors to those who wait.
+/// keep a disk busy, and leave the processors to those who wait for upstream.
 const MAX_BEHIND: usize = 4;
 /// How long a ready answer may be used before its blob is opened anew.
 const READY_HOLDS: Duration = Duration::from_hours(24);
@@ -472,6 +472,14 @@ impl Cache {
     pub fn renew_uses(&self) {
         self.uses.renew();
         self.drop_ready();
+    }
+
+    /// Waits until all content that has come whole is stored: small content is published behind its clients.
+    pub async fn finish(&self) {
+        for fill in self.fills.all_arrived() {
+            // How it ends has been logged.
+            let _ = fill.settled().await;
+        }
     }
 
     /// Flushes last uses to the index and, at most hourly for each, to the files. Called every few

@@ -30,8 +30,8 @@ use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged, StoreError};
 use crate::upstream::{Answer, Ask, UpstreamError};
 
-/// Content up to this size that nobody waits for any more is published in turn; what is larger is not held up by the
-/// many that are small.
+/// Content up to this size whose clients have it is published in turn; what is larger is not held up by the many that
+/// are small.
 const BEHIND_BYTES: u64 = 1 << 20;
 
 /// How often a fill starts over, when the content was corrupt or was lost between W1 and W3.
@@ -388,9 +388,9 @@ impl Job {
             reference.links = Some(self.links(&reference, document)?);
         }
         let is_told = sealed.unstored().is_some();
-        let nobody_waits = document.is_none() && unseen.is_none();
+        let clients_have_it = document.is_none() && unseen.is_none();
         let _turn = match sealed.size {
-            ..=BEHIND_BYTES if nobody_waits => self.cache.turns.acquire().await.ok(),
+            ..=BEHIND_BYTES if clients_have_it => self.cache.turns.acquire().await.ok(),
             _ => None,
         };
         let failure = match self.keep(&reference, sealed, judged).await {

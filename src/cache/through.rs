@@ -19,7 +19,7 @@ use crate::protocol::Refusal;
 use crate::store::Blob;
 use crate::upstream::Ask;
 
-/// How long a client with cached content in reach waits for upstream to confirm it.
+/// How long a client with cached content in reach waits for upstream to confirm it, or for a disk to take it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who a fill is for.
@@ -122,13 +122,12 @@ impl Cache {
         }
     }
 
-    /// Whether another's fill had all of its bytes, and has ended now: its clients may know of them before they are
+    /// Whether another's fill had all of its bytes, and has ended within [`PATIENCE`]: its clients may know of them before they are
     /// in the store, where they are for those as well who share in no fill.
     pub(super) async fn is_stored_meanwhile(&self, place: &Place) -> bool {
         let Some(fill) = self.fills.arrived(&place.key) else { return false };
         // If publishing fails, that is for its own clients to hear.
-        let _ = fill.settled().await;
-        true
+        tokio::time::timeout(PATIENCE, fill.settled()).await.is_ok()
     }
 
     /// Who may share the answer to a request: nobody if it says who asks, if nothing of it may be stored, or

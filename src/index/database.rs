@@ -5,15 +5,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use r2d2::PooledConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use super::burst::Burst;
 use super::files::{Directory, Identity};
 use super::record::{Batch, PROXY};
 use super::rows::Column;
@@ -80,8 +78,6 @@ struct Shared {
     writer: Mutex<Connection>,
     complete: AtomicBool,
     damaged: AtomicBool,
-    /// How many commits there were; after each, so that who sees it sees the commit.
-    commits: AtomicU64,
     /// Ids of proxies, once they are known: they are never given to another one, and every question of a
     /// request begins with one.
     proxies: RwLock<HashMap<ProxyId, i64>>,
@@ -167,7 +163,6 @@ impl Index {
             writer: Mutex::new(writer),
             complete: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-            commits: AtomicU64::new(0),
             proxies: RwLock::default(),
         }));
         index.changes()?;
@@ -254,39 +249,13 @@ impl Index {
         Ok(found)
     }
 
-    /// A pooled connection for reading.
-    pub(super) fn connection(&self) -> Result<PooledConnection<SqliteConnectionManager>, IndexError> {
-        Ok(self.0.readers.get_timeout(CONNECTION_PATIENCE)?)
-    }
-
-    /// How many commits this process has made so far.
-    pub(super) fn commits(&self) -> u64 {
-        self.0.commits.load(Ordering::Acquire)
-    }
-
-    /// Whether this is the same open database.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Whether nobody reads.
-    #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        let state = self.0.readers.state();
-        state.idle_connections == state.connections
-    }
-
-    /// Reads on a pooled connection, in place; in a transaction with what else this thread reads, if it wants that.
+    /// Reads on a pooled connection, in place.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
-        self.noting((|| {
-            let burst = Burst::of_this_thread(self)?;
-            let read = read(&burst)?;
-            burst.keep();
-            Ok(read)
-        })())
+        let connection = self.0.readers.get_timeout(CONNECTION_PATIENCE)?;
+        self.noting(read(&connection))
     }
 
     /// Writes in one transaction: all of it, or on any error nothing.
@@ -300,7 +269,6 @@ impl Index {
             let mut batch = Batch::begin(&mut connection)?;
             let done = write(&mut batch)?;
             batch.commit()?;
-            self.0.commits.fetch_add(1, Ordering::Release);
             Ok(done)
         })())
     }

@@ -12,7 +12,6 @@
 //! Crash behaviour: every write is one transaction, and a lost one heals by use or by a rebuild.
 
 mod blobs;
-mod burst;
 mod database;
 mod error;
 mod files;
@@ -29,7 +28,6 @@ mod writer;
 mod tests;
 
 pub use blobs::{BlobCursor, BlobQuery, BlobRow, BlobSort, ProxyTotals};
-pub use burst::end_reads;
 pub use database::{Health, Index, Opened, Options};
 pub use error::IndexError;
 pub use handle::{Handle, Notice};

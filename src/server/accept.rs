@@ -44,6 +44,17 @@ pub(super) struct Door {
     pub(super) tls: Option<Arc<Tls>>,
 }
 
+impl Door {
+    /// The same door for two workers, so that one that waits for a disk keeps nobody out.
+    pub(super) fn twice(self) -> impl Iterator<Item = Self> {
+        let second = self.listener.try_clone().map(|listener| Self { listener, tls: self.tls.clone() });
+        if let Err(error) = &second {
+            tracing::warn!(%error, "only one worker takes connections");
+        }
+        std::iter::once(self).chain(second)
+    }
+}
+
 /// Takes connections until told to drain, and deals them out among the workers; then closes the listening socket.
 /// Runs on the worker with number `here`.
 pub(super) async fn accept<S: Edge>(

@@ -62,12 +62,21 @@ pub(super) trait Application: Send + Sync + 'static {
 
     /// Answers a request.
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering;
+
+    /// Waits until what clients have got is stored. Called when there are no clients any more.
+    fn finish(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 impl Application for App {
     fn stands_for(&self, exchange: &Exchange) -> bool {
         let head = exchange.head();
         self.protocols.iter().any(|protocol| protocol.owns(&head, &self.proxies))
+    }
+
+    async fn finish(&self) {
+        self.cache.finish().await;
     }
 
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {

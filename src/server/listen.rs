@@ -3,6 +3,7 @@
 use std::net::{self, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -32,6 +33,9 @@ const STREAM_BUFFER: usize = 128 * 1024;
 /// many. One that finds no room there tries again after a second.
 const BACKLOG: u32 = 4096;
 
+/// How long content that clients have got whole may take to be stored when the server has drained.
+const FINISHING: Duration = Duration::from_secs(5);
+
 /// Where and how to serve.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
@@ -48,8 +52,6 @@ pub struct Settings {
     pub instance: String,
     /// Bounds.
     pub limits: Limits,
-    /// Called on each worker whenever it has nothing to do and is about to wait.
-    pub before_wait: Option<fn()>,
 }
 
 /// Why a server cannot be set up.
@@ -175,8 +177,7 @@ impl<A: Application> Server<A> {
             authorities: settings.authorities,
             limits: settings.limits,
         });
-        let workers =
-            Arc::new(Workers::start(settings.before_wait.unwrap_or(|| ())).map_err(ServerError::Workers)?);
+        let workers = Arc::new(Workers::start().map_err(ServerError::Workers)?);
         Ok(Self { doors, workers, tls, slots, shared, lifecycle, application })
     }
 
@@ -197,19 +198,24 @@ impl<A: Application> Server<A> {
     /// [`Limits::drain_timeout`] to end. The second item, or the end of that time, cuts what is left.
     /// If the stream ends first, the server runs for ever.
     ///
-    /// What goes on without a client, such as fills, ends with the last connection. Dropping the future ends everything at
-    /// once.
+    /// What goes on without a client, such as fills, ends with the last connection, but what clients have got whole is
+    /// stored first. Dropping the future ends everything at once.
     pub async fn run(self, stops: impl Stream<Item = ()>) {
         let Self { doors, workers, slots, shared, lifecycle, application, .. } = self;
         let mut stops = pin!(stops.chain(futures_util::stream::pending()));
-        let edge = edge(application, Arc::clone(&shared));
+        let edge = edge(Arc::clone(&application), Arc::clone(&shared));
 
         let mut accepting = JoinSet::new();
-        for (door, here) in doors.into_iter().zip(workers.numbers()) {
+        let twice = doors.into_iter().flat_map(Door::twice);
+        for (door, here) in twice.zip(workers.numbers()) {
             let accept = accept(door, here, Arc::clone(&workers), Arc::clone(&shared), edge.clone());
             accepting.spawn_on(accept, workers.handle(here));
         }
-        stops.next().await;
+        tokio::select! {
+            _ = stops.next() => {}
+            // They end when they are told, which is later.
+            Some(_) = accepting.join_next() => tracing::error!("a listening socket is lost"),
+        }
 
         tracing::info!("stopping: no new connections, answers under way may end");
         lifecycle.set_draining();
@@ -223,7 +229,10 @@ impl<A: Application> Server<A> {
             _ = stops.next() => false,
             () = tokio::time::sleep(shared.limits.drain_timeout) => false,
         };
-        if !drained {
+        if drained {
+            // In vain only if a disk hangs.
+            let _ = tokio::time::timeout(FINISHING, application.finish()).await;
+        } else {
             // Counted now that nobody waits for all slots, which takes the free ones meanwhile.
             tracing::warn!(open = slots - shared.slots.available_permits(), "cutting connections");
             shared.orders.send_replace(Order::Cut);

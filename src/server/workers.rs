@@ -1,8 +1,8 @@
 //! The threads that connections live on.
 //!
 //! Each has a runtime to itself. A connection stays on the worker that it was given to, with the fills that it
-//! begins and the connections to upstream that these open: an answer then seldom has to wake another thread, which
-//! costs more than most answers (`docs/decisions/workers.md`). Only what blocks goes to other threads.
+//! begins and, as a rule, the connections to upstream that these use: an answer then seldom has to wake another
+//! thread, which costs more than most answers (`docs/decisions/workers.md`). What blocks goes to other threads.
 
 use std::io;
 use std::num::NonZero;
@@ -17,6 +17,11 @@ use tokio::sync::oneshot;
 /// How long what a worker's tasks leave to other threads when they are given up may take: transfers then leave
 /// what they have for the next.
 const PARTING: Duration = Duration::from_millis(500);
+
+/// The most threads for what blocks, of all workers together: tokio's own bound for one runtime.
+const BLOCKING_THREADS: usize = 512;
+/// However many workers there are, each may have so many.
+const LEAST_BLOCKING_THREADS: usize = 16;
 
 /// All workers of a server. They end when this is dropped.
 #[derive(Debug)]
@@ -46,10 +51,11 @@ impl Drop for Seat {
 }
 
 impl Workers {
-    /// Starts as many workers as there are processors. Each calls `before_wait` whenever it has nothing to do.
-    pub(super) fn start(before_wait: fn()) -> io::Result<Self> {
+    /// Starts as many workers as there are processors.
+    pub(super) fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, NonZero::get);
-        (0..count).map(|_| Worker::start(before_wait)).collect::<io::Result<_>>().map(Self)
+        let blocking = (BLOCKING_THREADS / count).max(LEAST_BLOCKING_THREADS);
+        (0..count).map(|_| Worker::start(blocking)).collect::<io::Result<_>>().map(Self)
     }
 
     /// The numbers of all workers, over and over.
@@ -86,8 +92,8 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(before_wait: fn()) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().on_thread_park(before_wait).build()?;
+    fn start(blocking: usize) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(blocking).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ending, ended) = oneshot::channel::<()>();
@@ -111,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_go_where_there_are_the_fewest_and_stay_if_there_is_a_choice() {
-        let workers = Workers((0..3).map(|_| Worker::start(|| ()).expect("threads")).collect());
+        let workers = Workers((0..3).map(|_| Worker::start(1).expect("threads")).collect());
         let (first, _one) = workers.seat(1);
         let (second, two) = workers.seat(1);
         let (third, _three) = workers.seat(1);
@@ -123,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_runs_ends_with_the_workers() {
-        let workers = Workers::start(|| ()).expect("threads");
+        let workers = Workers::start().expect("threads");
         let (held, dropped) = oneshot::channel::<()>();
         workers.handle(0).spawn(async move {
             let _held = held;

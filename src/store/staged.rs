@@ -156,8 +156,8 @@ impl Staged {
         self
     }
 
-    /// Takes the next bytes. Hashing and writing happen on a blocking thread, at most one job at a
-    /// time; returns when the bytes are accepted, which waits while too much is held.
+    /// Takes the next bytes. Hashing and writing happen on a blocking thread, or here if they are few and wait for no
+    /// disk; at most one job at a time. Returns when the bytes are accepted, which waits while too much is held.
     ///
     /// If the future is dropped, the bytes were not taken.
     ///

@@ -1,6 +1,5 @@
 //! The index as its users see it.
 
-mod burst;
 mod damage;
 mod listing;
 mod model;
