@@ -162,15 +162,20 @@ async fn clients_that_want_it_newer_or_not_from_upstream_at_all_are_heard() {
     assert_eq!(origin.total(), asked);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_has_got_is_stored_for_its_next_request_whatever_that_demands() {
+/// An origin of 64 files, `/x/0` and so on, so many that some wait before they are written.
+async fn many_files() -> Origin {
     let origin = Origin::start().await;
     for n in 0..64 {
         origin.file(&format!("/x/{n}"), "text/plain", vec![n; 100_000]);
     }
     origin.on("/x/*").header("cache-control", "max-age=3600").always();
+    origin
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_has_got_is_stored_for_its_next_request_whatever_that_demands() {
+    let origin = many_files().await;
     let repoxy = before(&origin, "");
-    // So many at once that some have to wait before they are written.
     futures_util::future::join_all((0..64).map(|n| {
         let (repoxy, path) = (&repoxy, format!("/x/{n}"));
         async move {
@@ -186,11 +191,7 @@ async fn what_a_client_has_got_is_stored_for_its_next_request_whatever_that_dema
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_have_got_is_stored_before_a_server_stops() {
-    let origin = Origin::start().await;
-    for n in 0..64 {
-        origin.file(&format!("/x/{n}"), "text/plain", vec![n; 100_000]);
-    }
-    origin.on("/x/*").header("cache-control", "max-age=3600").always();
+    let origin = many_files().await;
     let mut repoxy = before(&origin, "");
     let paths: Vec<_> = (0..64).map(|n| format!("/x/{n}")).collect();
     futures_util::future::join_all(paths.iter().map(|path| get(&repoxy, path))).await;

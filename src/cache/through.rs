@@ -122,8 +122,8 @@ impl Cache {
         }
     }
 
-    /// Whether another's fill had all of its bytes, and has ended within [`PATIENCE`]: its clients may know of them before they are
-    /// in the store, where they are for those as well who share in no fill.
+    /// Whether another's fill had all of its bytes, and has ended within [`PATIENCE`]: its clients may know of them
+    /// before they are in the store, where they are for those as well who share in no fill.
     pub(super) async fn is_stored_meanwhile(&self, place: &Place) -> bool {
         let Some(fill) = self.fills.arrived(&place.key) else { return false };
         // If publishing fails, that is for its own clients to hear.
