@@ -12,7 +12,6 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::answer::{self, Content, Response};
@@ -83,8 +82,6 @@ impl Application for App {
         if let Some(response) = self.ready(&exchange) {
             return Answering::Now(response);
         }
-        // Dropped at the end of this, unless it is handed on.
-        let body = exchange.take_body();
         let head = exchange.head();
         let Some(&protocol) = self.protocols.iter().find(|protocol| protocol.owns(&head, &self.proxies))
         else {
@@ -99,7 +96,7 @@ impl Application for App {
             Ok(Route::Local(reply)) => Answering::Now(local(&exchange, reply)),
             Err(Unrouted::Refused(refusal)) => Answering::Now(refused(&exchange, protocol, &refusal)),
             routed => Answering::Later(Box::pin(async move {
-                let answered = self.answer_later(&exchange, protocol, routed, body).await;
+                let answered = self.answer_later(&exchange, protocol, routed).await;
                 answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
             })),
         }
@@ -131,7 +128,6 @@ impl App {
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         mut routed: Result<Route, Unrouted>,
-        body: Option<Incoming>,
     ) -> Result<Response, Refusal> {
         let mut gathered = Gathered::default();
         for _ in 0..MAX_ROUNDS {
@@ -140,7 +136,7 @@ impl App {
                 Ok(Route::Made(document)) => return Ok(self.made_of(exchange, &gathered, document)),
                 Ok(Route::Derive(derive)) => return Box::pin(self.derive(exchange, protocol, &derive)).await,
                 Ok(Route::Forward(resource)) => {
-                    return Box::pin(self.forward(exchange, protocol, *resource, body)).await;
+                    return Box::pin(self.forward(exchange, protocol, *resource)).await;
                 }
                 Ok(Route::Fetch(fetch)) => {
                     return self.fetch(exchange, protocol, &fetch, gathered.is_empty()).await;
@@ -231,12 +227,8 @@ impl App {
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         resource: Resource,
-        body: Option<Incoming>,
     ) -> Result<Response, Refusal> {
-        let body = match body {
-            Some(body) => receive(body).await?,
-            None => Bytes::new(),
-        };
+        let body = receive(exchange).await?;
         let via = exchange.via();
         let want = Want { interest: Interest::Body, via: via.as_deref() };
         let act = (exchange.method.clone(), body);
@@ -297,11 +289,15 @@ async fn rewrite(
 }
 
 /// The body of a request, whole.
-async fn receive(body: Incoming) -> Result<Bytes, Refusal> {
+async fn receive(exchange: &Exchange) -> Result<Bytes, Refusal> {
+    let Some(body) = exchange.take_body() else { return Ok(Bytes::new()) };
     let why = |why| Refusal::Invalid { what: Part::Body, why };
     let collected = tokio::time::timeout(REQUEST_PATIENCE, Limited::new(body, MAX_REQUEST).collect());
     match collected.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Ok(body)) => {
+            exchange.body_was_read();
+            Ok(body.to_bytes())
+        }
         Ok(Err(_)) => Err(why("it broke, or is larger than 4 MiB")),
         Err(_) => Err(why("it did not come in time")),
     }

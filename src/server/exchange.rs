@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Response, StatusCode, Uri, request};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::check::Survey;
@@ -38,8 +39,10 @@ pub(super) struct Exchange {
     pub(super) peer: SocketAddr,
     /// Who reads the frames of its answer.
     pub(super) reader: Reader,
-    /// Its body, of a request that is not to read something.
+    /// Its body, until somebody takes it; of most there is none.
     body: Mutex<Option<Incoming>>,
+    /// More of the body is to come than anybody has read.
+    unread: AtomicBool,
     account: OnceLock<Account>,
 }
 
@@ -56,18 +59,33 @@ impl Exchange {
     /// A request that has come in.
     pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr, reader: Reader) -> Self {
         let request::Parts { method, uri, headers, .. } = head;
-        let (body, account) = (Mutex::default(), OnceLock::new());
-        Self { method, uri, headers, survey, peer, reader, body, account }
+        let (body, unread, account) = (Mutex::default(), AtomicBool::default(), OnceLock::new());
+        Self { method, uri, headers, survey, peer, reader, body, unread, account }
     }
 
-    /// The same with its body, which whoever answers must take, to read it or to drop it.
+    /// The same with its body.
     pub(super) fn with_body(self, body: Incoming) -> Self {
-        Self { body: Mutex::new(Some(body)), ..self }
+        let unread = !body.is_end_stream();
+        Self { body: Mutex::new(unread.then_some(body)), unread: unread.into(), ..self }
     }
 
-    /// The body, once.
+    /// The body, once, if there is one. Whoever reads it to its end says so by [`Self::body_was_read`].
     pub(super) fn take_body(&self) -> Option<Incoming> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Says that nothing of the body is left.
+    pub(super) fn body_was_read(&self) {
+        self.unread.store(false, Relaxed);
+    }
+
+    /// Gives up what nobody has read of the body; whether there was any.
+    fn leave_body(&self) -> bool {
+        let unread = self.unread.load(Relaxed);
+        if unread {
+            drop(self.take_body());
+        }
+        unread
     }
 
     /// The path and query as sent; of a target that is this server's own.
@@ -137,6 +155,11 @@ impl Ticket {
     /// Takes out the duty for a request that the watch has been told of.
     pub(super) fn new(exchange: Arc<Exchange>, watch: Arc<Watch>, entry: Option<Entry>) -> Self {
         Self { exchange, watch, entry, status: None, sent: 0, owed: None, ended: false, waits_for_us: true }
+    }
+
+    /// Gives up what nobody has read of the request's body; whether there was any.
+    pub(super) fn leaves_body(&self) -> bool {
+        self.exchange.leave_body()
     }
 
     /// Hands the duty on to the body of the answer.

@@ -2,8 +2,8 @@
 //!
 //! Each is looked over, ticketed and handed to one catch-all warp filter. The head travels as one
 //! shared [`Exchange`] in the request's extensions, so that no filter clones a header map; so does the
-//! body of a request that is not to read something, for the application to take. Dropped unread, as all
-//! others are, it makes hyper close a connection on which more of it is still to come. A panic in a handler is that client's 500 and nobody else's.
+//! body, for the application to take. On HTTP/1 an answer that comes before the end of the request's
+//! body is the last on its connection. A panic in a handler is that client's 500 and nobody else's.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, ready};
 use http::header::{ALLOW, CONNECTION};
-use http::{HeaderValue, Method, Request, Response as HttpResponse, StatusCode, Version};
+use http::{HeaderValue, Request, Response as HttpResponse, StatusCode, Version};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -120,10 +120,9 @@ pub(super) fn respond<S: Edge>(
     // HTTP/1.1 hands frames to the socket as they are; TLS and HTTP/2 put their own around them.
     let plain = !line.tls && version != Version::HTTP_2;
     let reader = if plain { Reader::Kernel } else { Reader::Program };
-    let takes_body = checked.is_ok() && !matches!(head.method, Method::GET | Method::HEAD);
-    let exchange = Exchange::new(head, survey, line.peer, reader);
-    let exchange = Arc::new(if takes_body { exchange.with_body(body) } else { exchange });
-    let ticket = Ticket::new(Arc::clone(&exchange), Arc::clone(&line.watch), shared.journal.begin());
+    let exchange = Arc::new(Exchange::new(head, survey, line.peer, reader).with_body(body));
+    let watch = Arc::clone(&line.watch);
+    let ticket = Ticket::new(Arc::clone(&exchange), Arc::clone(&watch), shared.journal.begin());
     let answered = match checked {
         Ok(_) => {
             let mut request = Request::new(Empty::new());
@@ -133,7 +132,11 @@ pub(super) fn respond<S: Edge>(
         Err(fault) => Either::Right(ready(Ok(refuse(&exchange, fault, version)))),
     };
     answered.map(move |answered| {
-        answered.map(|response| {
+        answered.map(|mut response| {
+            if ticket.leaves_body() && version < Version::HTTP_2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                watch.left_unread();
+            }
             shared.meters.answered(response.status());
             ticket.attach(response)
         })

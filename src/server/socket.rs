@@ -1,28 +1,50 @@
 //! The socket of one connection: a TCP stream that leaves marks in a [`Watch`].
 //!
 //! It sits below TLS, so that what it counts is what the client's side really took.
+//!
+//! A socket that is closed while the client still sends makes its kernel throw away what it has received but not read,
+//! the answer that says why. So one whose client was refused before it had sent its whole request is shut in one
+//! direction first, and what comes is read and dropped for a while (RFC 9112 section 9.6).
 
+use std::future::Future as _;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::watch::Watch;
+
+/// How long a client may go on sending what nobody reads, in all and without a byte.
+const LINGER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(5));
 
 /// A TCP stream under watch.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
     watch: Arc<Watch>,
+    /// Present from when nothing more is sent and the client still may.
+    lingering: Option<Lingering>,
+}
+
+/// The end of a connection whose client is still sending.
+#[derive(Debug)]
+struct Lingering {
+    /// At the latest.
+    until: Instant,
+    /// If nothing comes before.
+    silence: Pin<Box<Sleep>>,
 }
 
 impl Socket {
     /// Puts a stream under watch.
     pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+        Self { stream, watch, lingering: None }
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
@@ -30,6 +52,30 @@ impl Socket {
             Poll::Ready(Ok(bytes)) => self.watch.wrote(*bytes),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.watch.blocked(),
+        }
+    }
+
+    /// Drops what comes until the client ends, or has had its time.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lingering = self.lingering.get_or_insert_with(|| Lingering {
+            until: Instant::now() + LINGER.0,
+            silence: Box::pin(sleep(LINGER.1)),
+        });
+        let mut space = [MaybeUninit::uninit(); 16 * 1024];
+        loop {
+            let mut dropped = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut dropped) {
+                Poll::Ready(Ok(())) if !dropped.filled().is_empty() => {
+                    // Asked here too: a client that is always ready leaves the timer no turn.
+                    let now = Instant::now();
+                    if now >= lingering.until {
+                        return Poll::Ready(());
+                    }
+                    lingering.silence.as_mut().reset((now + LINGER.1).min(lingering.until));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return lingering.silence.as_mut().poll(cx),
+            }
         }
     }
 }
@@ -75,6 +121,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.watch.is_unread() { self.poll_linger(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Watch {
     written: AtomicU64,
     /// Requests share the connection (HTTP/2).
     shared: AtomicBool,
+    /// The client is still sending what nobody will read.
+    unread: AtomicBool,
 }
 
 impl Watch {
@@ -84,6 +86,16 @@ impl Watch {
     pub(super) fn ended(&self) {
         self.ended.fetch_add(1, Relaxed);
         self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// The body of a request was answered before its end.
+    pub(super) fn left_unread(&self) {
+        self.unread.store(true, Relaxed);
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Relaxed)
     }
 
     /// What is known now.
