@@ -46,19 +46,23 @@ impl Index {
         let mut sorted: Vec<&Record> = records.iter().collect();
         sorted.sort_by(|a, b| a.key.cmp(&b.key));
         for chunk in sorted.chunks(BATCH) {
-            self.write(|batch| chunk.iter().try_for_each(|record| batch.record(record).map(drop)))?;
+            self.write(|batch| {
+                chunk.iter().try_for_each(|record| batch.record(record, Read::Now).map(drop))
+            })?;
         }
         Ok(())
     }
 
-    /// As [`Self::record`], and writes the last uses that are given beside them as [`Self::touch`] does.
-    pub fn record_used(&self, records: &[(Record, Option<Timestamp>)]) -> Result<(), IndexError> {
+    /// Records what a rebuild has read, and the last uses that are given beside them as [`Self::touch`] does. What
+    /// others have recorded since the rebuild began stays if it was fetched later: then a file was read before it
+    /// was replaced.
+    pub fn record_read(&self, records: &[(Record, Option<Timestamp>)]) -> Result<(), IndexError> {
         let mut sorted: Vec<&(Record, Option<Timestamp>)> = records.iter().collect();
         sorted.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
         for chunk in sorted.chunks(BATCH) {
             self.write(|batch| {
                 chunk.iter().try_for_each(|(record, used)| {
-                    let id = batch.record(record)?;
+                    let id = batch.record(record, Read::Earlier)?;
                     used.map_or(Ok(()), |at| batch.note_use(id, at))
                 })
             })?;
@@ -204,11 +208,11 @@ pub(super) const LINK: &str =
 /// The list of a ref that links nothing.
 const NO_LINKS: i64 = 0;
 
-/// What is known of a ref's row, and whether it already says what is to be recorded.
+/// What is known of a ref's row, whether it already says what is to be recorded, and whether it is of a later fetch.
 pub(super) const FIND: &str = "SELECT id, generation, list, \
      scope = ?4 AND kind = ?5 AND digest = ?6 AND size = ?7 AND fetched_at = ?8 AND ttl_seconds IS ?9 \
      AND media_type IS ?10 AND upstream IS ?11 AND etag IS ?12 AND last_modified IS ?13 \
-     AND headers IS ?14 AND http IS ?15 AND unknown IS ?16 AND list IS ?17 \
+     AND headers IS ?14 AND http IS ?15 AND unknown IS ?16 AND list IS ?17, fetched_at > ?8 \
      FROM refs WHERE proxy = ?1 AND area = ?2 AND path = ?3";
 
 const INSERT: &str = "INSERT INTO refs (proxy, area, path, scope, kind, digest, size, fetched_at, ttl_seconds, \
@@ -259,6 +263,15 @@ struct Listed {
     list: Option<i64>,
 }
 
+/// When what is recorded was true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// It is what has just been published.
+    Now,
+    /// It is what a file said a while ago.
+    Earlier,
+}
+
 impl<'c> Batch<'c> {
     /// Begins at once (`BEGIN IMMEDIATE`), so that what it reads is what it writes on.
     pub(super) fn begin(connection: &'c mut Connection) -> Result<Self, IndexError> {
@@ -277,7 +290,7 @@ impl<'c> Batch<'c> {
     }
 
     /// Records a ref, and gives its id.
-    pub(super) fn record(&mut self, record: &Record) -> Result<i64, IndexError> {
+    pub(super) fn record(&mut self, record: &Record, read: Read) -> Result<i64, IndexError> {
         let Record { key, scope, reference } = record;
         let proxy = self.proxy(&key.proxy)?;
         let scope = self.scope(proxy, scope)?;
@@ -310,11 +323,16 @@ impl<'c> Batch<'c> {
         if self.tx.prepare_cached(INSERT)?.execute(values)? > 0 {
             return Ok(self.tx.last_insert_rowid());
         }
-        let (old, generation, same) = self.tx.prepare_cached(FIND)?.query_row(&values[..17], |row| {
-            let old = Listed { id: row.get(0)?, list: row.get(2)? };
-            Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(3)?))
-        })?;
-        if !same {
+        let (old, generation, same, newer) =
+            self.tx.prepare_cached(FIND)?.query_row(&values[..17], |row| {
+                let old = Listed { id: row.get(0)?, list: row.get(2)? };
+                Ok((old, row.get::<_, i64>(1)?, row.get::<_, bool>(3)?, row.get::<_, bool>(4)?))
+            })?;
+        if read == Read::Earlier && newer && generation == self.generation {
+            if old.list != list {
+                self.let_go(list)?;
+            }
+        } else if !same {
             self.tx.prepare_cached(UPDATE)?.execute(values)?;
             if old.list != list {
                 self.let_go(old.list)?;

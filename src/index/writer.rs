@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::record::{BATCH, Record, USES_BATCH};
+use super::record::{BATCH, Read, Record, USES_BATCH};
 use super::{Handle, IndexError};
 use crate::model::{RefKey, Timestamp};
 
@@ -177,7 +177,7 @@ impl Thread {
             let Some(index) = self.handle.get() else { return Written::Away };
             let result = index.write(|batch| {
                 group.iter().try_for_each(|work| match work {
-                    Work::Record(record, _) => batch.record(record).map(drop),
+                    Work::Record(record, _) => batch.record(record, Read::Now).map(drop),
                     Work::Forget(keys, _) => keys.iter().try_for_each(|key| batch.forget(key)),
                     Work::Touch(uses) => batch.touch(uses),
                     Work::Stop(_) => Ok(()),

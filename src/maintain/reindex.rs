@@ -91,7 +91,7 @@ async fn read_all(
                 if let Some(before) = writing.take() {
                     before.await??;
                 }
-                writing = Some(tokio::task::spawn_blocking(move || index.record_used(&batch)));
+                writing = Some(tokio::task::spawn_blocking(move || index.record_read(&batch)));
             }
         }
     }

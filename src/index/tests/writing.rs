@@ -207,6 +207,28 @@ fn a_rebuild_from_nothing_files_links_at_its_end_as_they_are_by_then() {
 }
 
 #[test]
+fn what_is_recorded_during_a_rebuild_is_not_put_back_by_what_the_rebuild_read_before() {
+    let (_dir, index) = fresh();
+    let [older, newer, newest] = ["2025-01-01", "2025-01-02", "2025-01-03"].map(|day| {
+        let mut record = linking(linked_refs(0, 1)[0].clone(), &[day.as_bytes()[9].into()]);
+        record.reference.fetched_at = format!("{day}T00:00:00Z").parse().expect("valid");
+        record
+    });
+    let fetched_at = |index: &Index| index.lookup(&older.key).expect("asked").expect("a row").fetched_at;
+    index.record(std::slice::from_ref(&newest)).expect("recorded");
+    let generation = index.begin_generation().expect("begin");
+    index.record_read(&[(older.clone(), None)]).expect("recorded");
+    assert_eq!(fetched_at(&index), older.reference.fetched_at, "a file that came out of a backup");
+    index.record(std::slice::from_ref(&newer)).expect("recorded");
+    index.record_read(&[(older.clone(), None)]).expect("recorded");
+    assert_eq!(fetched_at(&index), newer.reference.fetched_at);
+    index.record_read(&[(newest.clone(), None)]).expect("recorded");
+    assert_eq!(fetched_at(&index), newest.reference.fetched_at, "written by hand meanwhile");
+    index.end_generation(generation).expect("ended");
+    assert!(is_linked(&index, b'3'.into()) && !is_linked(&index, b'1'.into()));
+}
+
+#[test]
 fn links_that_a_rebuild_did_not_come_to_are_filed_by_the_next() {
     let (dir, index) = fresh();
     index.begin_generation().expect("begin");
