@@ -17,6 +17,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::socket_incoming_cpu;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -25,11 +26,12 @@ use tokio::time::{Instant, sleep_until};
 use super::answer::ResponseBody;
 use super::exchange::Tracked;
 use super::listen::{Order, Shared};
+use super::migrate::Migrating;
 use super::service::{Edge, Line, respond};
 use super::socket::Socket;
 use super::tls::Tls;
 use super::watch::{Patience, Verdict, Vigil, Watch};
-use super::workers::{Seat, Workers};
+use super::workers::Places;
 
 /// How long to leave the listening socket alone after it failed for lack of something, such as file
 /// descriptors: long enough to spend no time on it, short enough to recover within a second.
@@ -60,7 +62,7 @@ impl Door {
 pub(super) async fn accept<S: Edge>(
     door: Door,
     here: usize,
-    workers: Arc<Workers>,
+    places: Arc<Places>,
     shared: Arc<Shared>,
     edge: S,
 ) where
@@ -83,17 +85,15 @@ pub(super) async fn accept<S: Edge>(
             Ok((stream, peer, slot)) => {
                 failing = false;
                 let (tls, shared, edge) = (door.tls.clone(), Arc::clone(&shared), edge.clone());
-                let (number, seat) = workers.seat(here);
-                if number == here {
-                    tokio::spawn(serve(stream, peer, (slot, seat), tls, shared, edge));
-                } else if let Ok(stream) = stream.into_std() {
-                    workers.handle(number).spawn(async move {
-                        // Fails only for lack of memory; then the client sees its connection closed.
-                        if let Ok(stream) = TcpStream::from_std(stream) {
-                            serve(stream, peer, (slot, seat), tls, shared, edge).await;
-                        }
-                    });
+                let arrival = socket_incoming_cpu(&stream).ok().and_then(|cpu| usize::try_from(cpu).ok());
+                let seat = places.seat(here, arrival);
+                let watch = Arc::new(Watch::default());
+                let socket = Socket::new(stream, Arc::clone(&watch));
+                if seat.number() != here {
+                    watch.moved();
                 }
+                let life = serve(socket, peer, Arc::clone(&watch), tls, shared, edge);
+                Migrating::start(life, watch, (seat, slot));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -123,28 +123,22 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves one connection. Its slot and its seat are given back when the socket is closed.
+/// Serves one connection.
 async fn serve<S: Edge>(
-    stream: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
-    places: (OwnedSemaphorePermit, Seat),
+    watch: Arc<Watch>,
     tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
     edge: S,
 ) where
     S::Future: 'static,
 {
-    let _places = places;
     let _counted = shared.meters.connection();
-    // Answers are written whole; waiting for more to fill a segment costs 40 ms. Fails only on a
-    // connection that is gone.
-    let (Ok(()), Ok(local)) = (stream.set_nodelay(true), stream.local_addr()) else {
-        return;
-    };
-    let watch = Arc::new(Watch::default());
+    // Fails only on a connection that is gone.
+    let Ok(local) = socket.prepare() else { return };
     let line = Line { peer, local, tls: tls.is_some(), watch: Arc::clone(&watch), shared };
     let shared = Arc::clone(&line.shared);
-    let socket = Socket::new(stream, Arc::clone(&watch));
     let service = service_fn(move |request| respond(&line, &edge, request));
 
     let Some(tls) = tls else {
@@ -180,8 +174,17 @@ where
     let mut cut = pin!(told(shared.orders.subscribe(), Order::Cut));
     let orders = shared.orders.subscribe();
     let (mut first, mut leaving, mut closing) = (true, false, false);
+    let mut moves = watch.moves();
 
     poll_fn(|cx: &mut Context<'_>| {
+        if moves != watch.moves() {
+            moves = watch.moves();
+            // This task has left no waker anywhere yet.
+            first = true;
+            // With this worker's timer: that of the other may end first.
+            let deadline = alarm.deadline();
+            alarm.set(sleep_until(deadline));
+        }
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
             if let Err(error) = result {
                 tracing::debug!(%error, "connection ended");

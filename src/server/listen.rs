@@ -113,7 +113,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub struct Server<A = App> {
     doors: Vec<Door>,
-    workers: Arc<Workers>,
+    workers: Workers,
     tls: Option<Arc<Tls>>,
     slots: usize,
     shared: Arc<Shared>,
@@ -177,7 +177,7 @@ impl<A: Application> Server<A> {
             authorities: settings.authorities,
             limits: settings.limits,
         });
-        let workers = Arc::new(Workers::start().map_err(ServerError::Workers)?);
+        let workers = Workers::start().map_err(ServerError::Workers)?;
         Ok(Self { doors, workers, tls, slots, shared, lifecycle, application })
     }
 
@@ -208,7 +208,8 @@ impl<A: Application> Server<A> {
         let mut accepting = JoinSet::new();
         let twice = doors.into_iter().flat_map(Door::twice);
         for (door, here) in twice.zip(workers.numbers()) {
-            let accept = accept(door, here, Arc::clone(&workers), Arc::clone(&shared), edge.clone());
+            let places = Arc::clone(workers.places());
+            let accept = accept(door, here, places, Arc::clone(&shared), edge.clone());
             accepting.spawn_on(accept, workers.handle(here));
         }
         tokio::select! {
@@ -239,9 +240,7 @@ impl<A: Application> Server<A> {
             // Connections never block on anything but their own poll; this ends at once.
             let _ = shared.slots.acquire_many(all).await;
         }
-        if let Some(workers) = Arc::into_inner(workers) {
-            workers.end().await;
-        }
+        workers.end().await;
     }
 }
 

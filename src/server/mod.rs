@@ -35,6 +35,7 @@ mod limits;
 mod listen;
 pub mod log;
 mod meters;
+mod migrate;
 mod range;
 mod service;
 mod signals;

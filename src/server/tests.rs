@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -422,6 +423,30 @@ async fn asked_to_stop_it_closes_the_door_and_lets_answers_end() {
     let answer = busy.rest().await;
     assert!(answer.ends_with("at last"), "{answer}");
     server.ended().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_has_moved_hears_that_it_should_end() {
+    let everywhere = sched_getaffinity(None).expect("it is told");
+    // Nothing else would wake it in time.
+    let (head_timeout, drain_timeout) = (2 * TOO_LONG, 2 * TOO_LONG);
+    let server = Running::plain(Limits { head_timeout, drain_timeout, ..Limits::default() });
+    let mut wire = server.connect().await;
+    let processors = (0..CpuSet::MAX_CPU).filter(|&processor| everywhere.is_set(processor));
+    // Each time long enough to be noticed; of two processors one is not where the connection began.
+    for processor in processors.take(2) {
+        let mut only = CpuSet::new();
+        only.set(processor);
+        sched_setaffinity(None, &only).expect("allowed");
+        for _ in 0..200 {
+            wire.send(HELLO).await;
+            wire.until("hello").await;
+        }
+    }
+    sched_setaffinity(None, &everywhere).expect("allowed");
+    server.stop();
+    server.ended().await;
+    assert_eq!(wire.rest().await, "");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //! judge. The marks are a few relaxed atomics without order between them: a verdict may come one
 //! poll late, never wrong.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,6 +46,10 @@ pub(super) struct Watch {
     shared: AtomicBool,
     /// The client is still sending what nobody will read.
     unread: AtomicBool,
+    /// One more than the processor that packets arrive at, if nobody has asked for it since it was found out.
+    arrival: AtomicUsize,
+    /// How often the connection has moved to another worker; wraps.
+    moves: AtomicU32,
 }
 
 impl Watch {
@@ -96,6 +100,34 @@ impl Watch {
     /// Whether the client may still be sending what nobody will read.
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Relaxed)
+    }
+
+    /// Packets keep arriving at this processor.
+    pub(super) fn arrives_at(&self, processor: usize) {
+        self.arrival.store(processor + 1, Relaxed);
+    }
+
+    /// The processor that packets arrive at, once for each time that it was found out, if the connection can move now:
+    /// between two requests of a client that has taken all of its answers.
+    pub(super) fn should_move(&self) -> Option<usize> {
+        let arrival = self.arrival.load(Relaxed);
+        if arrival == 0 {
+            return None;
+        }
+        self.arrival.store(0, Relaxed);
+        let seen = self.seen();
+        let quiet = seen.open == 0 && seen.ended > 0 && !seen.partial && !seen.blocked && !seen.shared;
+        (quiet && !self.is_unread()).then_some(arrival - 1)
+    }
+
+    /// The connection lives on another worker from now on.
+    pub(super) fn moved(&self) {
+        self.moves.fetch_add(1, Relaxed);
+    }
+
+    /// How often it has moved.
+    pub(super) fn moves(&self) -> u32 {
+        self.moves.load(Relaxed)
     }
 
     /// What is known now.

@@ -1,8 +1,9 @@
 //! The threads that connections live on.
 //!
-//! Each has a runtime to itself. A connection stays on the worker that it was given to, with the fills that it
-//! begins and, as a rule, the connections to upstream that these use: an answer then seldom has to wake another
-//! thread, which costs more than most answers (`docs/decisions/workers.md`). What blocks goes to other threads.
+//! Each has a runtime and a processor to itself. A connection stays on the worker that it was given to, with the fills
+//! that it begins and, as a rule, the connections to upstream that these use, until its packets arrive elsewhere
+//! (`migrate`): an answer then seldom has to wake another thread, which costs more than most answers
+//! (`docs/decisions/workers.md`). What blocks goes to other threads.
 
 use std::io;
 use std::num::NonZero;
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 /// How long what a worker's tasks leave to other threads when they are given up may take: transfers then leave
@@ -25,64 +27,135 @@ const LEAST_BLOCKING_THREADS: usize = 16;
 
 /// All workers of a server. They end when this is dropped.
 #[derive(Debug)]
-pub(super) struct Workers(Vec<Worker>);
+pub(super) struct Workers {
+    places: Arc<Places>,
+    threads: Vec<Thread>,
+}
 
-/// One thread with its runtime.
+/// A worker's thread.
 #[derive(Debug)]
-struct Worker {
-    handle: Handle,
-    /// How many connections it has.
-    open: Arc<AtomicUsize>,
+struct Thread {
     /// Dropped, it ends the worker.
     stop: oneshot::Sender<()>,
     /// Gone when the worker has ended.
     ended: oneshot::Receiver<()>,
 }
 
+/// Where connections can live.
+#[derive(Debug)]
+pub(super) struct Places(Vec<Place>);
+
+/// What a worker is for those who deal connections out.
+#[derive(Debug)]
+struct Place {
+    handle: Handle,
+    /// The processor that it runs on, if that is settled.
+    processor: Option<usize>,
+    /// How many connections it has.
+    open: AtomicUsize,
+}
+
 /// A connection's place with a worker, counted until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Seat(Arc<AtomicUsize>);
+pub(super) struct Seat {
+    places: Arc<Places>,
+    number: usize,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.places.0[self.number].open.fetch_sub(1, Relaxed);
     }
+}
+
+impl Seat {
+    /// The number of the worker.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The worker's runtime.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.places.0[self.number].handle
+    }
+
+    /// A place with the worker on a processor, if that is another one and has not too many connections.
+    pub(super) fn nearer(&self, processor: usize) -> Option<Self> {
+        let places = &self.places.0;
+        let wanted = places.iter().position(|place| place.processor == Some(processor))?;
+        // As it will be when this one has left.
+        let open = |number: usize| places[number].open.load(Relaxed) - usize::from(number == self.number);
+        let moves = wanted != self.number && may_have_more(places.len(), open, wanted);
+        moves.then(|| self.places.take(wanted))
+    }
+}
+
+impl Places {
+    /// A place for a connection whose packets arrive at `processor`: with its worker, if that has not too many, else
+    /// with the worker that has the fewest. Of several, `here` comes first.
+    pub(super) fn seat(self: &Arc<Self>, here: usize, processor: Option<usize>) -> Seat {
+        let count = self.0.len();
+        let open = |number: usize| self.0[number].open.load(Relaxed);
+        let wanted = processor.and_then(|_| self.0.iter().position(|place| place.processor == processor));
+        let number = wanted.filter(|&wanted| may_have_more(count, open, wanted)).unwrap_or_else(|| {
+            // The first of several that are least.
+            (here..here + count).map(|number| number % count).min_by_key(|&number| open(number)).unwrap_or(0)
+        });
+        self.take(number)
+    }
+
+    fn take(self: &Arc<Self>, number: usize) -> Seat {
+        self.0[number].open.fetch_add(1, Relaxed);
+        Seat { places: Arc::clone(self), number }
+    }
+}
+
+/// Whether a worker may have one more connection only because the packets arrive at its processor. A few are dealt
+/// out evenly, as each may be all that a processor can do; of many, one may have twice as many as another.
+fn may_have_more(count: usize, open: impl Fn(usize) -> usize, wanted: usize) -> bool {
+    let least = (0..count).map(&open).min().unwrap_or(0);
+    open(wanted) < (least + 1).max(2 * least)
 }
 
 impl Workers {
     /// Starts as many workers as there are processors.
     pub(super) fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, NonZero::get);
-        let blocking = (BLOCKING_THREADS / count).max(LEAST_BLOCKING_THREADS);
-        (0..count).map(|_| Worker::start(blocking)).collect::<io::Result<_>>().map(Self)
+        Self::on(&processors(count))
+    }
+
+    /// Starts a worker for each of these, which keeps to that processor if it is known.
+    fn on(processors: &[Option<usize>]) -> io::Result<Self> {
+        let blocking = (BLOCKING_THREADS / processors.len()).max(LEAST_BLOCKING_THREADS);
+        let (mut places, mut threads) = (Vec::new(), Vec::new());
+        for &processor in processors {
+            let runtime = runtime(blocking)?;
+            places.push(Place { handle: runtime.handle().clone(), processor, open: AtomicUsize::new(0) });
+            threads.push(Thread::start(runtime, processor)?);
+        }
+        Ok(Self { places: Arc::new(Places(places)), threads })
+    }
+
+    /// Where connections can live.
+    pub(super) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     /// The numbers of all workers, over and over.
     pub(super) fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
-        (0..self.0.len()).cycle()
+        (0..self.threads.len()).cycle()
     }
 
     /// The runtime of a worker.
     pub(super) fn handle(&self, number: usize) -> &Handle {
-        &self.0[number].handle
-    }
-
-    /// A place with the worker that has the fewest connections; of several, `here` comes first.
-    pub(super) fn seat(&self, here: usize) -> (usize, Seat) {
-        let count = self.0.len();
-        let open = |number: &usize| self.0[*number].open.load(Relaxed);
-        // The first of several that are least.
-        let number = (here..here + count).map(|number| number % count).min_by_key(open).unwrap_or(0);
-        let open = &self.0[number].open;
-        open.fetch_add(1, Relaxed);
-        (number, Seat(Arc::clone(open)))
+        &self.places.0[number].handle
     }
 
     /// Ends all workers and what runs on them, and waits until they have.
     pub(super) async fn end(self) {
         let (stops, ended): (Vec<_>, Vec<_>) =
-            self.0.into_iter().map(|worker| (worker.stop, worker.ended)).unzip();
+            self.threads.into_iter().map(|thread| (thread.stop, thread.ended)).unzip();
         drop(stops);
         for ended in ended {
             // The other end is dropped, not used.
@@ -91,10 +164,29 @@ impl Workers {
     }
 }
 
-impl Worker {
-    fn start(blocking: usize) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(blocking).build()?;
-        let handle = runtime.handle().clone();
+/// The processors of so many workers, if there is one for each. Where a quota gives a process less than the processors
+/// that it sees, the kernel had better choose, or all processes with a quota would meet on the first few.
+fn processors(count: usize) -> Vec<Option<usize>> {
+    let allowed: Vec<_> = sched_getaffinity(None)
+        .map(|allowed| (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect())
+        .unwrap_or_default();
+    if allowed.len() == count { allowed.into_iter().map(Some).collect() } else { vec![None; count] }
+}
+
+/// A runtime of one thread, whose blocking threads run wherever the process may.
+fn runtime(blocking: usize) -> io::Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
+    if let Ok(everywhere) = sched_getaffinity(None) {
+        builder.on_thread_start(move || {
+            // Else they would inherit the worker's processor. Where it is not allowed, they do.
+            let _ = sched_setaffinity(None, &everywhere);
+        });
+    }
+    builder.enable_all().max_blocking_threads(blocking).build()
+}
+
+impl Thread {
+    fn start(runtime: Runtime, processor: Option<usize>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ending, ended) = oneshot::channel::<()>();
         // A test that reads the log has a subscriber for its own thread.
@@ -104,26 +196,84 @@ impl Worker {
             #[cfg(test)]
             let _log = tracing::dispatcher::set_default(&log);
             let _ending = ending;
+            if let Some(processor) = processor {
+                let mut only = CpuSet::new();
+                only.set(processor);
+                // Where it is not allowed, the kernel chooses.
+                let _ = sched_setaffinity(None, &only);
+            }
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(PARTING);
         })?;
-        Ok(Self { handle, open: Arc::default(), stop, ended })
+        Ok(Self { stop, ended })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Two workers, whatever there is to run on.
+    pub(crate) fn two() -> Workers {
+        Workers::on(&[Some(0), Some(1)]).expect("threads")
+    }
 
     #[tokio::test]
     async fn connections_go_where_there_are_the_fewest_and_stay_if_there_is_a_choice() {
-        let workers = Workers((0..3).map(|_| Worker::start(1).expect("threads")).collect());
-        let (first, _one) = workers.seat(1);
-        let (second, two) = workers.seat(1);
-        let (third, _three) = workers.seat(1);
-        assert_eq!([first, second, third], [1, 2, 0]);
-        drop(two);
-        assert_eq!(workers.seat(1).0, 2, "a place has become free");
+        let workers = Workers::on(&[None, None, None]).expect("threads");
+        let places = workers.places();
+        let (first, second, third) = (places.seat(1, None), places.seat(1, Some(0)), places.seat(1, None));
+        assert_eq!([first.number(), second.number(), third.number()], [1, 2, 0]);
+        drop(second);
+        assert_eq!(places.seat(1, None).number(), 2, "a place has become free");
+        workers.end().await;
+    }
+
+    #[tokio::test]
+    async fn many_connections_go_where_their_packets_arrive_and_few_are_dealt_out_evenly() {
+        let workers = two();
+        let places = workers.places();
+        let counts =
+            |seats: &[Seat]| [0, 1].map(|number| seats.iter().filter(|seat| seat.number() == number).count());
+        let mut seats: Vec<_> = (0..4).map(|_| places.seat(0, Some(1))).collect();
+        assert_eq!(counts(&seats), [2, 2]);
+        seats.extend((0..200).map(|_| places.seat(0, Some(1))));
+        assert_eq!(counts(&seats), [68, 136], "never more than twice as many");
+        seats.extend((0..100).map(|_| places.seat(0, Some(0))));
+        assert_eq!(counts(&seats), [168, 136]);
+        assert_eq!(places.seat(0, Some(7)).number(), 1, "there is no worker on that processor");
+        workers.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_move_unless_too_many_have() {
+        let workers = two();
+        let places = workers.places();
+        let alone = places.seat(0, Some(0));
+        let moved = alone.nearer(1).expect("there is room");
+        assert_eq!(moved.number(), 1);
+        drop(alone);
+        assert!(moved.nearer(1).is_none() && moved.nearer(7).is_none());
+        let other = places.seat(0, Some(0));
+        assert!(other.nearer(1).is_none(), "one each");
+        workers.end().await;
+    }
+
+    #[test]
+    fn a_quota_leaves_the_choice_to_the_kernel() {
+        let allowed = sched_getaffinity(None).expect("it is told").count() as usize;
+        assert!(processors(allowed).iter().all(Option::is_some));
+        assert_eq!(processors(allowed + 1), vec![None; allowed + 1]);
+    }
+
+    #[tokio::test]
+    async fn what_blocks_runs_wherever_the_process_may() {
+        let workers = Workers::start().expect("threads");
+        let blocking = workers.handle(0).spawn(async {
+            tokio::task::spawn_blocking(|| sched_getaffinity(None).expect("it is told").count()).await
+        });
+        let blocking = blocking.await.expect("it runs").expect("it runs");
+        assert_eq!(blocking, sched_getaffinity(None).expect("it is told").count());
         workers.end().await;
     }
 
