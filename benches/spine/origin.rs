@@ -21,6 +21,9 @@ use crate::content::MANIFEST;
 /// Bytes that pass the link at a time when it is limited.
 const PIECE: usize = 64 * 1024;
 
+/// What a link has queued, as a network card has: it goes on at its rate while the thread that feeds it is late.
+const QUEUED: Duration = Duration::from_millis(5);
+
 /// A link to upstream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
@@ -201,7 +204,7 @@ impl Shared {
         let takes = Duration::from_secs_f64(bytes as f64 / rate);
         let until = {
             let mut busy_until = lock(&self.busy_until);
-            *busy_until = (*busy_until).max(now) + takes;
+            *busy_until = (*busy_until).max(now.checked_sub(QUEUED).unwrap_or(now)) + takes;
             *busy_until
         };
         thread::sleep(until.saturating_duration_since(now));
