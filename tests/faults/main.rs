@@ -9,6 +9,7 @@ pub mod support;
 
 mod calls;
 mod clients;
+mod damage;
 mod disk;
 mod gc;
 mod index;

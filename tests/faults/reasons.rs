@@ -79,7 +79,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
         "S7",
         "a name that resolves to an inner address; what is checked is what is connected to, so that there is no moment to rebind in",
     ),
-    ("S8", "the configuration has no headers of other names yet; `tests/upstream.rs` has"),
+    ("S8", "the configuration has no headers of other names yet; `tests/upstream/redirects.rs` has"),
     ("S11", "of Terraform's documents, the only ones whose addresses are followed"),
     (
         "S12",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use crate::disk::attempt;
+use crate::damage::attempt;
 use crate::gc::{GC, finish, traced};
 use crate::support::{Origin, Repoxy, eventually};
 use crate::trust::{CANARY, leaked};

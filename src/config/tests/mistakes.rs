@@ -1,0 +1,228 @@
+//! What each mistake says, and what is only warned of.
+
+use super::*;
+
+#[test]
+fn each_mistake_has_its_place_and_a_hint() {
+    let proxy = "[[proxy]]\nname = 'a'\nupstream = 'https://a'\n";
+    let two = "[[proxy]]\nname = 'b'\nupstream = 'https://b'\n";
+    let files = "[[proxy]]\ntype = 'generic'\nname = 'f'\nupstream = 'https://f'\n";
+    for (text, expected) in [
+        ("lisen = 'x'", "1:1: unknown key `lisen`\nhint: did you mean `listen`?"),
+        ("[gc]\ngrase = '1h'", "2:1: unknown key `grase` in `gc`\nhint: did you mean `grace`?"),
+        (
+            "[gc]\nzzz = 1\n",
+            "2:1: unknown key `zzz` in `gc`\nhint: known are `grace`, `max_bytes`, `min_free`, `unused_for`",
+        ),
+        (
+            "[[proxy]]\nname = 'a'\nupsteam = 'https://a'\n",
+            "3:1: unknown key `upsteam` in `proxy.a`\nhint: did you mean `upstream`?",
+        ),
+        ("[[proxy]]\nname = 'a'\n", "1:1: proxy `a` has no `upstream`\nhint: add `upstream = \"https://…\"`"),
+        (&format!("{proxy}ttk = 1"), "4:1: unknown key `ttk` in `proxy.a`\nhint: did you mean `ttl`?"),
+        (
+            &format!("{proxy}credentials = {{ user = 'x' }}"),
+            "4:17: unknown key `user` in `proxy.a.credentials`\nhint: known are `username`, `password`, `password_env`, `password_file`, `token`, `token_env`, `token_file`, `docker_config`",
+        ),
+        (
+            "listen = 7080",
+            "1:10: `7080` is not an address to listen on\nhint: write IP address and port: `127.0.0.1:7080`, or `0.0.0.0:7080` for all",
+        ),
+        (
+            "listen = ['127.0.0.1:1', 'localhost:80']",
+            "1:26: `localhost:80` is not an address to listen on\nhint: write IP address and port: `127.0.0.1:80`, or `0.0.0.0:80` for all",
+        ),
+        (
+            "listen = []",
+            "1:10: `listen` is empty and there is no `[tls]`\nhint: write `listen = \"127.0.0.1:7080\"`",
+        ),
+        ("root = 1.5", "1:8: `root` cannot be of type float"),
+        (
+            "root = 's3://bucket'",
+            "1:8: roots at `s3://` are not served by this version\nhint: write a path, `file:///var/lib/repoxy` or, for a trial, `mem://`",
+        ),
+        (
+            "root = 'file://var/lib'",
+            "1:8: `file://var/lib` is not an absolute path\nhint: write three slashes: `file:///var/lib/repoxy`",
+        ),
+        (
+            "\n[gc]\n  grace = 24 # é",
+            "3:11: `24` is not a duration\nhint: write a whole number and a unit: `90s`, `15m`, `24h`, `30d`, `2w`",
+        ),
+        (
+            "[gc]\nmax_bytes = 'much'",
+            "2:13: `much` is not a size\nhint: write a whole number and a unit: `500MB`, `200GiB`, `2TiB`",
+        ),
+        ("gc = 1", "1:6: `gc` cannot be of type integer\nhint: write a table: `gc = { … }`"),
+        ("proxy = {}", "1:9: `proxy` is not a list of tables\nhint: begin each with a line `[[proxy]]`"),
+        (
+            "[log]\nlevel = 'loud'",
+            "2:9: `loud` is not a level\nhint: levels are `error`, `warn`, `info`, `debug` and `trace`",
+        ),
+        (
+            "[tls]\ncert = 'c.pem'",
+            "1:1: `tls` has no `key`\nhint: TLS needs both: `cert = \"cert.pem\"` and `key = \"key.pem\"`",
+        ),
+        ("[[proxy]]\nupstream = 'https://a'", "1:1: a proxy has no `name`\nhint: add `name = \"…\"`"),
+        (
+            "[[proxy]]\nname = 'Hub'",
+            "2:8: `Hub` is not a proxy name: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, starting with a letter or digit, not ending in a dot",
+        ),
+        (
+            "[[proxy]]\nname = 'a'\nupstream = 'https://a'\nunsigned = true",
+            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `type`, `name`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`, `retries`, `breaker_after`",
+        ),
+        (
+            "[[proxy]]\nname = 'a'\nupstream = 'ghcr.io'",
+            "3:12: not a URL: relative URL without a base\nhint: write it as `https://registry.example.org`",
+        ),
+        ("[[proxy]]\nname = 'a'\nupstream = 'ftp://a'", "3:12: `ftp` is not `http` or `https`"),
+        (
+            "[[proxy]]\nname = 'a'\nupstream = 'https://u:canary@a'",
+            "3:12: a URL with a name or password in it\nhint: write them as `credentials = { username = \"…\", password_env = \"…\" }`",
+        ),
+        (
+            &format!("{proxy}ns = 'https://docker.io'"),
+            "4:6: `https://docker.io` is not a host name\nhint: write the host alone, perhaps with a port: `docker.io`, `registry.example.org:5000`",
+        ),
+        (
+            &format!("{proxy}{proxy}"),
+            "4:1: there are two `container` proxies called `a`\nhint: the other one is at work/repoxy.toml:1:1",
+        ),
+        (
+            &format!("{proxy}default = true\n{two}default = true"),
+            "5:1: `a` and `b` are both `default`\nhint: one proxy of a type can take the requests that name none",
+        ),
+        (
+            &format!("{proxy}ns = ['x.io', 'y.io']\n{two}ns = ['z.io', 'Y.io']"),
+            "5:1: `a` and `b` both answer for `y.io`\nhint: the other one is at work/repoxy.toml:1:1",
+        ),
+        (
+            &format!("{proxy}{two}ns = 'a'"),
+            "4:1: `a` and `b` both answer for `a`\nhint: the other one is at work/repoxy.toml:1:1",
+        ),
+        (
+            "presets = false",
+            "1:1: no proxy is configured\nhint: add a `[[proxy]]`, or set `presets = true` for the public registries",
+        ),
+        (
+            &format!("{proxy}credentials = {{ username = 'u', password_env = 'NOPE' }}"),
+            "4:48: the environment has no variable `NOPE`\nhint: set `NOPE`, or change `password_env`",
+        ),
+        (
+            &format!("{proxy}credentials = {{ username = 'u', password_file = 'nope' }}"),
+            "4:49: cannot read `work/nope`: No such file or directory (os error 2)",
+        ),
+        (
+            &format!("{proxy}credentials = {{ username = 'u' }}"),
+            "4:28: a `username` without a password\nhint: add `password_env`, `password_file` or `password`",
+        ),
+        (
+            &format!("{proxy}credentials = {{ password = 'canary' }}"),
+            "4:28: a `password` without a `username`\nhint: add `username`",
+        ),
+        (
+            &format!("{proxy}credentials = {{ username = 'u', password = 'canary', token = 'canary' }}"),
+            "4:62: both `password` and `token` are set\nhint: a proxy has one way to log in; remove one of them",
+        ),
+        (
+            &format!("{proxy}credentials = {{ username = 'u', token = 'canary' }}"),
+            "4:28: both `username` and `token` are set\nhint: a token stands alone; with a name it is a `password`",
+        ),
+        (
+            &format!("{proxy}credentials = {{ username = 'u', docker_config = 'c.json' }}"),
+            "4:28: both `username` and `docker_config` are set\nhint: the Docker configuration has the name already; remove `username`",
+        ),
+        (&format!("{proxy}max_connections = 0"), "4:19: `0` is not a number from 1 on"),
+        (&format!("{proxy}connect_timeout = '0s'"), "4:19: a time to wait of zero never succeeds"),
+        (&format!("{proxy}upstream = 'https://b'"), "4:1: duplicate key"),
+        (
+            &format!("{files}[[proxy.rules]]\nimmutable = true"),
+            "5:1: a rule has no `match`\nhint: add `match = \"*.tar.gz\"`",
+        ),
+        (
+            &format!("{files}[[proxy.rules]]\nmatch = '*'\nttl = '1d'\nimmutable = true"),
+            "5:1: a rule says one thing about how long its paths are kept\nhint: write one of `immutable = true`, `ttl = \"1d\"`, `store = false`",
+        ),
+        (
+            &format!("{files}[[proxy.rules]]\nmatch = '*'\nstore = false\nsidecar = '.md5'"),
+            "5:1: a rule has a `sidecar` for what is not stored\nhint: remove `sidecar`, or store what it checks",
+        ),
+        (
+            &format!("{files}[[proxy.rules]]\nmatch = ''\n"),
+            "6:9: a pattern is 1 to 256 characters with at most 8 `*` or `**` in it\nhint: `*.tar.gz` is for file names, `dists/**` for paths",
+        ),
+        (
+            "[[proxy]]\ntype = 'debian'\nname = 'd'\nupstream = 'http://a'\nkeyring = 'no.gpg'",
+            "5:11: cannot read the keyring `work/no.gpg`: No such file or directory (os error 2)\nhint: export the keys with `gpg --export --output <file> <key>…`",
+        ),
+        ("a = = 1", "1:5: extra `=`, expected nothing"),
+    ] {
+        assert_eq!(with(text).error(), format!("work/repoxy.toml:{expected}"), "{text}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_variable_names_the_variable() {
+    for (name, value, expected) in [
+        (
+            "REPOXY_GC_GRACE",
+            "soon",
+            "`soon` is not a duration\nhint: write a whole number and a unit: `90s`, `15m`, `24h`, `30d`, `2w`",
+        ),
+        ("REPOXY_PROXY_HUB_DEFAULT", "maybe", "`maybe` is neither `true` nor `false`"),
+        (
+            "REPOXY_ROOT",
+            "s3://b",
+            "roots at `s3://` are not served by this version\nhint: write a path, `file:///var/lib/repoxy` or, for a trial, `mem://`",
+        ),
+        (
+            "REPOXY_PROXY_GHCR_NS",
+            "docker.io",
+            "`hub` and `ghcr` both answer for `docker.io`\nhint: the other one is built in; `presets = false` leaves those out",
+        ),
+        (
+            "REPOXY_PROXY_GHCR_TOKEN_ENV",
+            "NOPE",
+            "the environment has no variable `NOPE`\nhint: set `NOPE`, or change `token_env`",
+        ),
+    ] {
+        assert_eq!(Machine::new(&[(name, value)]).error(), format!("{name}: {expected}"));
+    }
+}
+
+#[test]
+fn a_variable_that_is_nearly_one_of_ours_is_a_warning_and_others_are_not_ours() {
+    let machine = Machine::new(&[
+        ("REPOXY_LISTN", "x"),
+        ("REPOXY_PROXY_HUB_PASWORD", "canary"),
+        ("REPOXY_SERVICE_HOST", "10.0.0.1"),
+        ("REPOXY_PORT", "tcp://10.0.0.1:7080"),
+        ("REPOXY_PORT_7080_TCP_ADDR", "10.0.0.1"),
+    ]);
+    assert_eq!(
+        machine.load().warnings,
+        [
+            "`REPOXY_LISTN` means nothing; did you mean `REPOXY_LISTEN`?",
+            "`REPOXY_PROXY_HUB_PASWORD` means nothing; did you mean `REPOXY_PROXY_HUB_PASSWORD`?"
+        ]
+    );
+}
+
+#[test]
+fn a_password_in_a_file_that_others_can_read_is_a_warning() {
+    let text = "[[proxy]]\nname = 'a'\nupstream = 'https://a'\ncredentials = { username = 'u', password = 'canary' }\n";
+    let machine = with(text);
+    let file = machine.path("work/repoxy.toml");
+    assert_eq!(machine.load().warnings, Vec::<String>::new());
+    for mode in [0o640, 0o604] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("set");
+        let warnings = machine.load().warnings;
+        assert_eq!(warnings.len(), 1, "{mode:o}");
+        assert!(warnings[0].contains("chmod 600") && !warnings[0].contains("canary"), "{warnings:?}");
+    }
+    let harmless = text.replace("password = 'canary'", "password_env = 'HOME'");
+    machine.write("work/repoxy.toml", &harmless);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("set");
+    assert_eq!(machine.load().warnings, Vec::<String>::new());
+}
