@@ -80,17 +80,12 @@ class GenericTest(unittest.TestCase):
         run("curl", "-fsS", "-o", target, *options, f"{self.repoxy.base}{path}")
         return target.read_bytes()
 
-    def wait_until_kept(self, name: str) -> None:
-        """Waits until a file's ref is written: a client has the bytes a little earlier."""
-        ref = self.repoxy.root / "type/generic/proxies/files/refs" / f"{name}.json"
-        self.repoxy.process.wait_until(ref.exists)
-
     def test_a_file_is_fetched_once_and_then_served_with_upstream_stopped(self):
         """Cold, warm, stopped, restarted without an index."""
         for _ in range(3):
             self.assertEqual(self.curl("/big.bin"), CONTENT)
         self.assertEqual(self.upstream.requests, ["GET /big.bin"])
-        self.wait_until_kept("big.bin")
+        self.repoxy.settle()
         self.upstream.stop()
         self.assertEqual(self.curl("/big.bin"), CONTENT)
         self.repoxy.stop()
@@ -111,7 +106,7 @@ class GenericTest(unittest.TestCase):
         """`-z` sends `If-Modified-Since`, `--etag-compare` sends `If-None-Match`."""
         etag = self.scratch / "etag"
         self.curl("/big.bin")
-        self.wait_until_kept("big.bin")
+        self.repoxy.settle()
         self.assertEqual(self.curl("/big.bin", "--etag-save", etag), CONTENT)
         for condition in (("--etag-compare", etag), ("-z", "Mon, 01 Jan 2024 00:00:00 GMT")):
             done = run(
@@ -128,7 +123,7 @@ class GenericTest(unittest.TestCase):
         (files / "bad.tar.gz.sha256").write_text("0" * 64 + "\n")
         done = run("curl", "-fsS", "-o", self.scratch / "bad", f"{self.repoxy.base}/bad.tar.gz", ok=None)
         self.assertNotEqual(done.returncode, 0)
-        self.wait_until_kept("tool.tar.gz")
+        self.repoxy.settle()
         self.repoxy.fsck()
         self.upstream.stop()
         self.assertEqual(self.curl("/tool.tar.gz"), b"not really")

@@ -130,6 +130,7 @@ class Maintenance(Case):
         """One changed byte: exit 3, then quarantine, then upstream is asked again."""
         repoxy = self.repoxy()
         pull_all(repoxy)
+        repoxy.settle()
         document = images.many()["v7"]
         digest = max(document.blobs, key=lambda digest: len(document.blobs[digest]))
         damaged = bytearray(repoxy.blob(digest).read_bytes())
@@ -161,6 +162,7 @@ class Maintenance(Case):
         """Twenty tags, as one JSON object a line."""
         repoxy = self.repoxy()
         pull_all(repoxy)
+        repoxy.settle()
         listed = repoxy.command("ls", "refs", "--proxy", "hub", "--json").stdout.decode()
         for tag in images.many():
             self.assertIn(f"library/many/tags/{tag}\"", listed)

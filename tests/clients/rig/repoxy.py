@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,6 +83,11 @@ class Repoxy:
     def get(self, path: str, method: str = "GET", headers=None) -> web.Answer:
         """Asks the server."""
         return web.fetch(self.url + path, method, headers)
+
+    def settle(self) -> None:
+        """Waits until what has been fetched is stored: a client has the bytes a little earlier."""
+        under_way = re.compile(r"^repoxy_fills\{.*\} (\S+)$", re.MULTILINE)
+        self.process.wait_until(lambda: {"0"} == set(under_way.findall(self.get("/-/metrics").body.decode())))
 
     def command(self, *arguments, ok=(0,)) -> subprocess.CompletedProcess:
         """Runs another subcommand on the same root."""
