@@ -17,7 +17,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
-use rustix::net::sockopt::socket_incoming_cpu;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -28,7 +27,7 @@ use super::exchange::Tracked;
 use super::listen::{Order, Shared};
 use super::migrate::Migrating;
 use super::service::{Edge, Line, respond};
-use super::socket::Socket;
+use super::socket::{Socket, arrival};
 use super::tls::Tls;
 use super::watch::{Patience, Verdict, Vigil, Watch};
 use super::workers::Places;
@@ -85,8 +84,7 @@ pub(super) async fn accept<S: Edge>(
             Ok((stream, peer, slot)) => {
                 failing = false;
                 let (tls, shared, edge) = (door.tls.clone(), Arc::clone(&shared), edge.clone());
-                let arrival = socket_incoming_cpu(&stream).ok().and_then(|cpu| usize::try_from(cpu).ok());
-                let seat = places.seat(here, arrival);
+                let seat = places.seat(here, arrival(&stream));
                 let watch = Arc::new(Watch::default());
                 let socket = Socket::new(stream, Arc::clone(&watch));
                 if seat.number() != here {

@@ -41,7 +41,9 @@ pub(super) struct Exchange {
     pub(super) reader: Reader,
     /// Its body, until somebody takes it; of most there is none.
     body: Mutex<Option<Incoming>>,
-    /// More of the body is to come than anybody has read.
+    /// It came with a body.
+    has_body: bool,
+    /// Nobody has read the body to its end.
     unread: AtomicBool,
     account: OnceLock<Account>,
 }
@@ -60,13 +62,13 @@ impl Exchange {
     pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr, reader: Reader) -> Self {
         let request::Parts { method, uri, headers, .. } = head;
         let (body, unread, account) = (Mutex::default(), AtomicBool::default(), OnceLock::new());
-        Self { method, uri, headers, survey, peer, reader, body, unread, account }
+        Self { method, uri, headers, survey, peer, reader, body, has_body: false, unread, account }
     }
 
     /// The same with its body.
     pub(super) fn with_body(self, body: Incoming) -> Self {
-        let unread = !body.is_end_stream();
-        Self { body: Mutex::new(unread.then_some(body)), unread: unread.into(), ..self }
+        let has_body = !body.is_end_stream();
+        Self { body: Mutex::new(has_body.then_some(body)), has_body, unread: has_body.into(), ..self }
     }
 
     /// The body, once, if there is one. Whoever reads it to its end says so by [`Self::body_was_read`].
@@ -79,13 +81,12 @@ impl Exchange {
         self.unread.store(false, Relaxed);
     }
 
-    /// Gives up what nobody has read of the body; whether there was any.
-    fn leave_body(&self) -> bool {
-        let unread = self.unread.load(Relaxed);
-        if unread {
+    /// Gives up what nobody has read of the body; whether there was any. `None` if there was no body.
+    fn leave_body(&self) -> Option<bool> {
+        self.has_body.then(|| {
             drop(self.take_body());
-        }
-        unread
+            self.unread.load(Relaxed)
+        })
     }
 
     /// The path and query as sent; of a target that is this server's own.
@@ -157,8 +158,8 @@ impl Ticket {
         Self { exchange, watch, entry, status: None, sent: 0, owed: None, ended: false, waits_for_us: true }
     }
 
-    /// Gives up what nobody has read of the request's body; whether there was any.
-    pub(super) fn leaves_body(&self) -> bool {
+    /// Gives up what nobody has read of the request's body; whether there was any. `None` if there was no body.
+    pub(super) fn leaves_body(&self) -> Option<bool> {
         self.exchange.leave_body()
     }
 

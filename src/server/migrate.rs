@@ -145,6 +145,7 @@ mod tests {
         assert!(!may(), "it is being answered");
         watch.waits_for_us(false);
         watch.ended();
+        assert_eq!(watch.should_move(), Some(1), "what was found out meanwhile still counts");
         assert!(may());
         assert_eq!(watch.should_move(), None, "told once");
         watch.received();

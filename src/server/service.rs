@@ -133,9 +133,13 @@ pub(super) fn respond<S: Edge>(
     };
     answered.map(move |answered| {
         answered.map(|mut response| {
-            if ticket.leaves_body() && version < Version::HTTP_2 {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                watch.left_unread();
+            match ticket.leaves_body() {
+                Some(true) if version < Version::HTTP_2 => {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    watch.left_unread();
+                }
+                Some(false) => watch.read_whole(),
+                _ => {}
             }
             shared.meters.answered(response.status());
             ticket.attach(response)

@@ -30,6 +30,13 @@ const LINGER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_se
 /// a tenth of one.
 const READS_PER_LOOK: u32 = 64;
 
+/// The processor that the packets of a connection arrive at, if the kernel knows.
+pub(super) fn arrival(stream: &TcpStream) -> Option<usize> {
+    // It says -1 if it does not.
+    let processor = socket_incoming_cpu(stream).ok().filter(|&processor| processor != u32::MAX)?;
+    usize::try_from(processor).ok()
+}
+
 /// A TCP stream under watch.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -96,7 +103,7 @@ impl Socket {
             return;
         }
         self.reads = 0;
-        let arrival = socket_incoming_cpu(&self.stream).ok().and_then(|cpu| usize::try_from(cpu).ok());
+        let arrival = arrival(&self.stream);
         if let Some(processor) = arrival.filter(|_| arrival == self.arrival) {
             self.watch.arrives_at(processor);
         }

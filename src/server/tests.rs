@@ -1,15 +1,21 @@
 //! The server over real sockets, with an application that does on demand what handlers may do.
 
+mod bodies;
+mod ending;
+mod moving;
+mod patience;
+mod tls;
+
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -19,7 +25,7 @@ use warp::Reply as _;
 use super::app::{Answering, Application};
 use super::exchange::Exchange;
 use super::listen::{Server, Settings};
-use super::{Lifecycle, Limits, TlsFiles, TlsReload, answer, health};
+use super::{Lifecycle, Limits, TlsReload, answer, health};
 
 /// What a test would wait for in vain for if it failed.
 const TOO_LONG: Duration = Duration::from_secs(20);
@@ -30,6 +36,8 @@ const SOON: Duration = Duration::from_millis(200);
 /// Does what the path says.
 #[derive(Debug, Default)]
 struct Fake {
+    /// Who has answered.
+    threads: Mutex<HashSet<ThreadId>>,
     /// Told when a request for `/slow` has come in.
     begun: Notify,
     /// Lets it end.
@@ -42,11 +50,17 @@ impl Application for Fake {
     }
 
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
+        self.threads.lock().expect("not poisoned").insert(thread::current().id());
         let ok = |text| answer::reply(exchange.is_head(), health::text(StatusCode::OK, text));
         match exchange.uri.path() {
             "/slow" => Answering::Later(Box::pin(async move {
                 self.begun.notify_one();
                 self.gate.notified().await;
+                answer::reply(false, health::text(StatusCode::OK, "at last"))
+            })),
+            "/later" => Answering::Later(Box::pin(async {
+                // Long enough for the connection to have been polled in vain.
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 answer::reply(false, health::text(StatusCode::OK, "at last"))
             })),
             "/endless" => {
@@ -273,87 +287,6 @@ async fn it_is_no_open_proxy() {
 }
 
 #[tokio::test]
-async fn a_body_is_ignored_and_its_answer_is_the_last_on_its_connection() {
-    let server = Running::plain(Limits::default());
-    for request in [
-        format!("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{HELLO}", HELLO.len()),
-        format!("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{HELLO}", HELLO.len()),
-        // One that never comes.
-        "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".to_owned(),
-        "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n".to_owned(),
-    ] {
-        let answer = server.ask(&request).await;
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{request}: {answer}");
-        assert_eq!(status(&answer), "200", "{request}");
-        assert!(answer.contains("connection: close\r\n"), "{request}: {answer}");
-    }
-    // None at all is no reason to close.
-    let mut wire = server.connect().await;
-    wire.send("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
-    wire.until("hello").await;
-    wire.send("GET /ten HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    assert!(wire.rest().await.ends_with("0123456789"));
-}
-
-#[tokio::test]
-async fn a_client_that_sends_all_of_a_refused_body_first_still_reads_why() {
-    let server = Running::plain(Limits::default());
-    for head in ["Content-Length: 33554432", "Transfer-Encoding: chunked"] {
-        let mut wire = server.connect().await;
-        wire.send(format!("PUT / HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n")).await;
-        // More than the sockets' buffers hold.
-        for _ in 0..512 {
-            wire.send(vec![b'x'; 64 * 1024]).await;
-        }
-        assert!(wire.rest().await.contains("connection: close\r\n"), "{head}");
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_stops_sending_a_refused_body_is_not_waited_for() {
-    let server = Running::plain(Limits::default());
-    let mut wire = server.connect().await;
-    wire.send("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n").await;
-    wire.until("hello").await;
-    server.stop();
-    // Although the client holds its side.
-    server.ended().await;
-    drop(wire);
-}
-
-#[tokio::test]
-async fn a_half_sent_head_is_cut_in_its_time() {
-    let server = Running::plain(Limits { head_timeout: SOON, ..Limits::default() });
-    for start in ["", "P", "GET / HTTP/1.1\r\nHo", "PRI * HTTP/2.0\r\n"] {
-        assert_eq!(server.ask(start).await, "", "{start}");
-    }
-    let mut wire = server.connect().await;
-    wire.send(HELLO).await;
-    wire.until("hello").await;
-    wire.send("GET / HT").await;
-    assert_eq!(wire.rest().await, "");
-}
-
-#[tokio::test]
-async fn an_idle_connection_is_closed_in_its_time() {
-    let server = Running::plain(Limits { idle_timeout: SOON, ..Limits::default() });
-    assert!(server.ask(HELLO).await.ends_with("hello"));
-}
-
-#[tokio::test]
-async fn a_client_that_reads_nothing_is_cut() {
-    let server = Running::plain(Limits { stall_timeout: SOON, ..Limits::default() });
-    let mut wire = server.connect().await;
-    wire.send("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    // The body has no end: that the connection ends, with the last chunk missing, is the server's doing.
-    // Until then nothing is read; the server's slot tells when it is over.
-    server.stop();
-    let Running { ended, .. } = server;
-    within(ended).await.expect("no panic");
-    assert!(!wire.rest().await.ends_with("0\r\n\r\n"));
-}
-
-#[tokio::test]
 async fn a_slow_handler_is_waited_for() {
     let limits = Limits { head_timeout: SOON, idle_timeout: SOON, stall_timeout: SOON, ..Limits::default() };
     let server = Running::plain(limits);
@@ -398,181 +331,13 @@ async fn at_the_cap_a_client_waits_for_a_slot() {
 }
 
 #[tokio::test]
-async fn asked_to_stop_it_closes_the_door_and_lets_answers_end() {
-    let server = Running::plain(Limits::default());
-    let mut idle = server.connect().await;
-    idle.send(HELLO).await;
-    idle.until("hello").await;
-    let mut busy = server.connect().await;
-    busy.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    server.fake.begun.notified().await;
-
-    server.lifecycle.set_ready();
-    server.stop();
-    assert_eq!(idle.rest().await, "");
-    // The idle connection was told after the listening sockets' tasks were.
-    while TcpStream::connect(server.address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let page = health::page("/-/ready", true, &server.lifecycle, &recorder.handle());
-    assert_eq!(page.status, 503);
-    assert!(!server.ended.is_finished());
-
-    server.fake.gate.notify_one();
-    let answer = busy.rest().await;
-    assert!(answer.ends_with("at last"), "{answer}");
-    server.ended().await;
-}
-
-#[tokio::test]
-async fn a_connection_that_has_moved_hears_that_it_should_end() {
-    let everywhere = sched_getaffinity(None).expect("it is told");
-    // Nothing else would wake it in time.
-    let (head_timeout, drain_timeout) = (2 * TOO_LONG, 2 * TOO_LONG);
-    let server = Running::plain(Limits { head_timeout, drain_timeout, ..Limits::default() });
-    let mut wire = server.connect().await;
-    let processors = (0..CpuSet::MAX_CPU).filter(|&processor| everywhere.is_set(processor));
-    // Each time long enough to be noticed; of two processors one is not where the connection began.
-    for processor in processors.take(2) {
-        let mut only = CpuSet::new();
-        only.set(processor);
-        sched_setaffinity(None, &only).expect("allowed");
-        for _ in 0..200 {
-            wire.send(HELLO).await;
-            wire.until("hello").await;
-        }
-    }
-    sched_setaffinity(None, &everywhere).expect("allowed");
-    server.stop();
-    server.ended().await;
-    assert_eq!(wire.rest().await, "");
-}
-
-#[tokio::test]
-async fn asked_twice_it_cuts_what_is_left() {
-    let server = Running::plain(Limits::default());
-    let mut busy = server.connect().await;
-    busy.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    server.fake.begun.notified().await;
-    server.stop();
-    server.stop();
-    server.ended().await;
-    assert_eq!(busy.rest().await, "");
-}
-
-#[tokio::test]
-async fn what_does_not_end_in_the_drain_time_is_cut() {
-    let server = Running::plain(Limits { drain_timeout: SOON, ..Limits::default() });
-    let mut busy = server.connect().await;
-    busy.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    server.fake.begun.notified().await;
-    server.stop();
-    server.ended().await;
-    assert_eq!(busy.rest().await, "");
-}
-
-#[tokio::test]
 async fn http2_is_spoken_without_tls_too() {
     let server = Running::plain(Limits::default());
-    install_provider();
+    tls::install_provider();
     let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
     let answer = client.get(format!("http://{}/ten", server.address)).send().await.expect("answers");
     assert_eq!((answer.status(), answer.version()), (StatusCode::OK, http::Version::HTTP_2));
     assert_eq!(answer.bytes().await.expect("a body"), "0123456789");
-}
-
-#[tokio::test]
-async fn asked_to_stop_an_http2_connection_ends_after_its_answers() {
-    let server = Running::plain(Limits::default());
-    install_provider();
-    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
-    let asked = tokio::spawn(client.get(format!("http://{}/slow", server.address)).send());
-    server.fake.begun.notified().await;
-    server.stop();
-    server.fake.gate.notify_one();
-    let answer = within(asked).await.expect("no panic").expect("answers");
-    assert_eq!(answer.text().await.expect("a body"), "at last");
-    server.ended().await;
-}
-
-/// Puts a fresh certificate for 127.0.0.1 into a directory and returns it as a root to trust.
-fn certify(directory: &Path) -> (TlsFiles, reqwest::Certificate) {
-    let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let files = TlsFiles { certificate: directory.join("cert.pem"), key: directory.join("key.pem") };
-    std::fs::write(&files.certificate, issued.cert.pem()).expect("writes");
-    std::fs::write(&files.key, issued.signing_key.serialize_pem()).expect("writes");
-    let root = reqwest::Certificate::from_pem(issued.cert.pem().as_bytes()).expect("a certificate");
-    (files, root)
-}
-
-fn install_provider() {
-    // Another test may have done so.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-fn trusting(root: &reqwest::Certificate) -> reqwest::ClientBuilder {
-    install_provider();
-    reqwest::Client::builder().tls_certs_only([root.clone()]).no_proxy()
-}
-
-fn tls(files: TlsFiles) -> Running {
-    let listen_tls = vec!["127.0.0.1:0".parse().expect("an address")];
-    Running::start(Settings { listen_tls, tls: Some(files), ..Settings::default() })
-}
-
-#[tokio::test]
-async fn tls_speaks_http2_and_http1() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (files, root) = certify(directory.path());
-    let server = tls(files);
-    let url = format!("https://{}/ten", server.address);
-    for (client, version) in
-        [(trusting(&root), http::Version::HTTP_2), (trusting(&root).http1_only(), http::Version::HTTP_11)]
-    {
-        let answer = client.build().expect("a client").get(&url).send().await.expect("answers");
-        assert_eq!(answer.version(), version);
-        assert_eq!(answer.bytes().await.expect("a body"), "0123456789");
-    }
-}
-
-#[tokio::test]
-async fn a_reloaded_certificate_is_used_for_new_connections_and_a_bad_one_is_not() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (files, old) = certify(directory.path());
-    let server = tls(files.clone());
-    let url = format!("https://{}/ten", server.address);
-    let (_, new) = certify(directory.path());
-    let works = async |root| trusting(root).build().expect("a client").get(&url).send().await.is_ok();
-    assert!(works(&old).await && !works(&new).await);
-    server.reload.reload().expect("reloads");
-    assert!(works(&new).await && !works(&old).await);
-
-    std::fs::write(&files.key, "not a key").expect("writes");
-    let error = server.reload.reload().expect_err("not a key").to_string();
-    assert!(error.contains("key.pem"), "{error}");
-    assert!(works(&new).await);
-}
-
-#[tokio::test]
-async fn a_handshake_that_does_not_come_is_cut_in_its_time() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (files, _) = certify(directory.path());
-    let server = Running::start(Settings {
-        listen_tls: vec!["127.0.0.1:0".parse().expect("an address")],
-        tls: Some(files),
-        limits: Limits { handshake_timeout: SOON, ..Limits::default() },
-        ..Settings::default()
-    });
-    assert_eq!(server.ask("").await, "");
-}
-
-#[tokio::test]
-async fn an_address_for_https_needs_a_certificate() {
-    let settings =
-        Settings { listen_tls: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
-    let bound = Server::with(settings, Arc::new(Fake::default()), Arc::default());
-    assert!(matches!(bound, Err(super::ServerError::NoCertificate)));
 }
 
 /// Collects what is logged.
@@ -640,16 +405,4 @@ async fn each_request_is_one_line_with_the_bytes_that_were_sent() {
             "GET /slow 499 null 0 false",
         ]
     );
-}
-
-#[tokio::test]
-async fn a_stream_of_requests_to_stop_that_ends_stops_nothing() {
-    let server = Running::plain(Limits::default());
-    let Running { address, stop, ended, .. } = server;
-    drop(stop);
-    let mut wire = Wire(TcpStream::connect(address).await.expect("connects"));
-    wire.send(HELLO).await;
-    wire.until("hello").await;
-    assert!(!ended.is_finished());
-    ended.abort();
 }

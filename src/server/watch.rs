@@ -92,6 +92,11 @@ impl Watch {
         self.open.fetch_sub(1, Relaxed);
     }
 
+    /// The body of a request has been read to its end: what came of it is not the beginning of the next head.
+    pub(super) fn read_whole(&self) {
+        self.partial.store(false, Relaxed);
+    }
+
     /// The body of a request was answered before its end.
     pub(super) fn left_unread(&self) {
         self.unread.store(true, Relaxed);
@@ -110,14 +115,14 @@ impl Watch {
     /// The processor that packets arrive at, once for each time that it was found out, if the connection can move now:
     /// between two requests of a client that has taken all of its answers.
     pub(super) fn should_move(&self) -> Option<usize> {
-        let arrival = self.arrival.load(Relaxed);
-        if arrival == 0 {
+        let processor = self.arrival.load(Relaxed).checked_sub(1)?;
+        let seen = self.seen();
+        let is_answered = seen.open == 0 && seen.ended > 0 && !seen.blocked && !seen.unread;
+        if !is_answered || seen.partial || seen.shared {
             return None;
         }
         self.arrival.store(0, Relaxed);
-        let seen = self.seen();
-        let quiet = seen.open == 0 && seen.ended > 0 && !seen.partial && !seen.blocked && !seen.shared;
-        (quiet && !self.is_unread()).then_some(arrival - 1)
+        Some(processor)
     }
 
     /// The connection lives on another worker from now on.
@@ -140,12 +145,14 @@ impl Watch {
             blocked: self.blocked.load(Relaxed),
             written: self.written.load(Relaxed),
             shared: self.shared.load(Relaxed),
+            unread: self.is_unread(),
         }
     }
 }
 
 /// The marks of a [`Watch`] at one moment.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a mark, and any may stand beside any other")]
 pub(super) struct Seen {
     open: u32,
     ours: u32,
@@ -154,6 +161,7 @@ pub(super) struct Seen {
     blocked: bool,
     written: u64,
     shared: bool,
+    unread: bool,
 }
 
 /// What a connection is doing.
@@ -200,9 +208,9 @@ impl Vigil {
     pub(super) fn look(&mut self, seen: Seen, now: Instant) -> Verdict {
         let phase = if seen.open > 0 {
             Phase::Busy
-        } else if seen.ended == 0 || (seen.partial && !seen.shared) {
+        } else if seen.ended == 0 || (seen.partial && !seen.shared && !seen.unread) {
             // A second client preface or ping on HTTP/2 is no request head: that phase is for the
-            // first request only.
+            // first request only. Nor is the rest of a body, which the socket lets come for a while.
             Phase::Head
         } else {
             Phase::Idle
@@ -342,6 +350,28 @@ mod tests {
         scene.watch.received();
         assert_eq!(scene.at(50), scene.look_at(60));
         assert_eq!(scene.at(60), LATE);
+    }
+
+    #[test]
+    fn what_is_read_of_a_body_is_no_head() {
+        // Left unread: the socket has its own patience for that.
+        let mut scene = Scene::new();
+        scene.request(false);
+        scene.watch.received();
+        scene.watch.left_unread();
+        scene.answer(100);
+        assert_eq!(scene.at(0), scene.look_at(75));
+        assert!(matches!(scene.at(30), Verdict::LookAt(_)));
+
+        // Read to its end.
+        let mut scene = Scene::new();
+        scene.request(false);
+        scene.watch.received();
+        scene.watch.read_whole();
+        scene.answer(100);
+        assert_eq!(scene.at(0), scene.look_at(75));
+        scene.watch.received();
+        assert_eq!(scene.at(1), scene.look_at(11), "the next head");
     }
 
     #[test]

@@ -7,8 +7,8 @@
 
 use std::io;
 use std::num::NonZero;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -130,9 +130,9 @@ impl Workers {
         let blocking = (BLOCKING_THREADS / processors.len()).max(LEAST_BLOCKING_THREADS);
         let (mut places, mut threads) = (Vec::new(), Vec::new());
         for &processor in processors {
-            let runtime = runtime(blocking)?;
-            places.push(Place { handle: runtime.handle().clone(), processor, open: AtomicUsize::new(0) });
-            threads.push(Thread::start(runtime, processor)?);
+            let (thread, handle) = Thread::start(blocking, processor)?;
+            places.push(Place { handle, processor, open: AtomicUsize::new(0) });
+            threads.push(thread);
         }
         Ok(Self { places: Arc::new(Places(places)), threads })
     }
@@ -166,7 +166,7 @@ impl Workers {
 
 /// The processors of so many workers, if there is one for each. Where a quota gives a process less than the processors
 /// that it sees, the kernel had better choose, or all processes with a quota would meet on the first few.
-fn processors(count: usize) -> Vec<Option<usize>> {
+pub(super) fn processors(count: usize) -> Vec<Option<usize>> {
     let allowed: Vec<_> = sched_getaffinity(None)
         .map(|allowed| (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect())
         .unwrap_or_default();
@@ -186,7 +186,9 @@ fn runtime(blocking: usize) -> io::Result<Runtime> {
 }
 
 impl Thread {
-    fn start(runtime: Runtime, processor: Option<usize>) -> io::Result<Self> {
+    /// Starts a worker, and gives the handle of its runtime. Waits until the thread runs.
+    fn start(blocking: usize, processor: Option<usize>) -> io::Result<(Self, Handle)> {
+        let (started, handle) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ending, ended) = oneshot::channel::<()>();
         // A test that reads the log has a subscriber for its own thread.
@@ -196,16 +198,24 @@ impl Thread {
             #[cfg(test)]
             let _log = tracing::dispatcher::set_default(&log);
             let _ending = ending;
+            // Here, because a runtime must not be dropped where another one runs, as it would be without a thread.
+            let runtime = match runtime(blocking) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
             if let Some(processor) = processor {
                 let mut only = CpuSet::new();
                 only.set(processor);
                 // Where it is not allowed, the kernel chooses.
                 let _ = sched_setaffinity(None, &only);
             }
+            // Nobody waits for it only if nobody needs it.
+            let _ = started.send(Ok(runtime.handle().clone()));
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(PARTING);
         })?;
-        Ok(Self { stop, ended })
+        let handle = handle.recv().map_err(io::Error::other)??;
+        Ok((Self { stop, ended }, handle))
     }
 }
 

@@ -5,6 +5,7 @@
 //! name the file or the helper, never what they said.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -172,14 +173,17 @@ async fn run_helper(
 ) -> Result<Login, UpstreamError> {
     let failed = |why: &str| UpstreamError::Unreachable(format!("credential helper `{name}` {why}"));
     let run = async {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed(&format!("cannot be run: {}", error.kind())))?;
+            .kill_on_drop(true);
+        // A program inherits the processors of the thread that starts it, and a worker has only one.
+        let started = tokio::task::spawn_blocking(move || command.spawn()).await.map_err(io::Error::from);
+        let mut child =
+            started.flatten().map_err(|error| failed(&format!("cannot be run: {}", error.kind())))?;
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input still has its say.
             let _ = stdin.write_all(server.as_bytes()).await;
