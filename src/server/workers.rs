@@ -1,9 +1,10 @@
 //! The threads that connections live on.
 //!
-//! Each has a runtime and a processor to itself. A connection stays on the worker that it was given to, with the fills
-//! that it begins and, as a rule, the connections to upstream that these use, until its packets arrive elsewhere
-//! (`migrate`): an answer then seldom has to wake another thread, which costs more than most answers
-//! (`docs/decisions/workers.md`). What blocks goes to other threads.
+//! Each has a runtime to itself and keeps to a processor of its own, unless a quota gives this process fewer than it
+//! sees. A connection stays on the worker that it was given to, with the fills that it begins and, as a rule, the
+//! connections to upstream that these use, until its packets arrive elsewhere (`migrate`): an answer then seldom has
+//! to wake another thread, which costs more than most answers (`docs/decisions/workers.md`). What blocks goes to
+//! other threads.
 
 use std::io;
 use std::num::NonZero;
