@@ -235,6 +235,14 @@ impl Index {
         Ok(u64::try_from(changes).unwrap_or_default())
     }
 
+    /// A counter that moves whenever anybody, another process included, forgets refs, with or without a row.
+    pub fn forgets(&self) -> Result<u64, IndexError> {
+        let forgets: i64 = self.read(|connection| {
+            Ok(connection.prepare_cached(META)?.query_row(["forgets"], |row| row.get(0))?)
+        })?;
+        Ok(u64::try_from(forgets).unwrap_or_default())
+    }
+
     /// The id of a proxy; `None` as long as it never had a ref.
     pub(super) fn proxy(&self, connection: &Connection, proxy: &ProxyId) -> Result<Option<i64>, IndexError> {
         let known = self.0.proxies.read().unwrap_or_else(PoisonError::into_inner).get(proxy).copied();

@@ -55,7 +55,7 @@ impl Index {
 
     /// Records what a rebuild has read, and the last uses that are given beside them as [`Self::touch`] does. What
     /// others have recorded since the rebuild began stays if it was fetched later: then a file was read before it
-    /// was replaced.
+    /// was replaced. One that was deleted after it was read is for the caller to find: [`Self::forgets`] has grown.
     pub fn record_read(&self, records: &[(Record, Option<Timestamp>)]) -> Result<(), IndexError> {
         let mut sorted: Vec<&(Record, Option<Timestamp>)> = records.iter().collect();
         sorted.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
@@ -71,7 +71,7 @@ impl Index {
     }
 
     /// Forgets refs, in one transaction up to 500, in several beyond. Moves [`Self::changes`] if any
-    /// was there, so that running servers drop what they hold in memory.
+    /// was there, so that running servers drop what they hold in memory, and [`Self::forgets`] in any case.
     pub fn forget(&self, keys: &[RefKey]) -> Result<(), IndexError> {
         let mut sorted: Vec<&RefKey> = keys.iter().collect();
         sorted.sort_unstable();
@@ -254,6 +254,7 @@ pub(super) struct Batch<'c> {
     /// The lists of this batch that are known to be there, by scope and hash: neighbours share them.
     lists: HashMap<(i64, Digest), i64>,
     removed: i64,
+    forgotten: i64,
 }
 
 /// The id of a row of `refs`, and its list.
@@ -279,12 +280,16 @@ impl<'c> Batch<'c> {
         let generation = tx.prepare_cached(META)?.query_row(["generation"], |row| row.get(0))?;
         let filing = Filing::of(&tx)?;
         let lists = HashMap::new();
-        Ok(Self { tx, generation, filing, last_proxy: None, last_scope: None, lists, removed: 0 })
+        let (last_proxy, last_scope) = (None, None);
+        Ok(Self { tx, generation, filing, last_proxy, last_scope, lists, removed: 0, forgotten: 0 })
     }
 
     pub(super) fn commit(self) -> Result<(), IndexError> {
         if self.removed > 0 {
             self.add_to_meta("changes", self.removed)?;
+        }
+        if self.forgotten > 0 {
+            self.add_to_meta("forgets", self.forgotten)?;
         }
         Ok(self.tx.commit()?)
     }
@@ -344,6 +349,7 @@ impl<'c> Batch<'c> {
     }
 
     pub(super) fn forget(&mut self, key: &RefKey) -> Result<(), IndexError> {
+        self.forgotten += 1;
         if let Some(found) = self.find(FIND_LISTED, key, listed)? {
             self.remove(found)?;
         }

@@ -18,6 +18,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_http.sql"),
     include_str!("../../migrations/0003_link_sizes.sql"),
     include_str!("../../migrations/0004_lists.sql"),
+    include_str!("../../migrations/0005_forgets.sql"),
 ];
 
 /// Marks a SQLite file as ours ("rpxy").

@@ -1,10 +1,9 @@
 //! reindex: makes the index say again what the files say, also beside a serving process.
 //!
 //! Everything is recorded by the same [`Index::record`] as online, under a new generation; then the
-//! rows of older generations go. Nothing is swapped, so the index answers all the while. A row may
-//! come out one reading older than its file if both are written in the same moment; that is what an
-//! index may do (invariant I3), and the next use puts it right. Cut short, it leaves an index that
-//! lags behind and is not called complete.
+//! rows of older generations go. Nothing is swapped, so the index answers all the while. What others
+//! replace or take away between the reading of a file and the writing of its row is not brought back
+//! by that. Cut short, it leaves an index that lags behind and is not called complete.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -79,26 +78,52 @@ async fn read_all(
     progress.begin(Step::Record, None);
     let mut rebuilt = Rebuilt::default();
     // The batch before is written while the next is put together.
-    let mut writing: Option<JoinHandle<Result<(), IndexError>>> = None;
+    let mut writing: Option<JoinHandle<Result<Vec<RefKey>, IndexError>>> = None;
     for proxy in store.proxies().await? {
         let live = live.get(&proxy.artifact_type).map_or(&[][..], Vec::as_slice);
         let mut scan = store.scan_refs(&proxy);
-        while let Some(page) = scan.next_page().await {
+        loop {
+            let forgets = index.map(Index::forgets).transpose()?;
+            let Some(page) = scan.next_page().await else { break };
             let page = page?;
             progress.advance(page.len() as u64);
             let batch = batch(store, rules, page, live, &mut rebuilt).await?;
-            if let Some(index) = index.cloned() {
+            if let (Some(index), Some(forgets)) = (index, forgets) {
                 if let Some(before) = writing.take() {
-                    before.await??;
+                    look_again(store, index, before.await??).await?;
                 }
-                writing = Some(tokio::task::spawn_blocking(move || index.record_read(&batch)));
+                let index = index.clone();
+                writing = Some(tokio::task::spawn_blocking(move || write(&index, batch, forgets)));
             }
         }
     }
-    if let Some(last) = writing {
-        last.await??;
+    if let (Some(index), Some(last)) = (index, writing) {
+        look_again(store, index, last.await??).await?;
     }
     Ok(rebuilt)
+}
+
+/// Writes the rows of a batch, and returns the refs that may have been taken away since: all of them if anything was
+/// forgotten after there had been so many `forgets`. Whoever takes a ref away forgets its row before and after.
+fn write(index: &Index, batch: Batch, forgets: u64) -> Result<Vec<RefKey>, IndexError> {
+    index.record_read(&batch)?;
+    let moved = index.forgets()? != forgets;
+    Ok(batch.into_iter().filter(|_| moved).map(|(record, _)| record.key).collect())
+}
+
+/// Forgets those of these refs whose files have gone.
+async fn look_again(store: &Store, index: &Index, keys: Vec<RefKey>) -> Result<(), MaintainError> {
+    let mut gone = Vec::new();
+    for key in keys {
+        if !store.has_ref(&key).await? {
+            gone.push(key);
+        }
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let index = index.clone();
+    Ok(tokio::task::spawn_blocking(move || index.forget(&gone)).await??)
 }
 
 /// The names and sizes of live blobs, sorted.
@@ -234,6 +259,35 @@ mod tests {
         let report = rebuild(&fixture, index).await;
         assert_eq!((report.refs, report.removed, report.unreadable), (1, 1, 1));
         assert_eq!(report.named[0].0, "type/container/proxies/p/refs/bad.json");
+        assert_eq!(index.lookup(&gone).expect("asked"), None);
+        assert!(index.lookup(&key("container/p/refs/stays")).expect("asked").is_some());
+    }
+
+    /// Takes a ref away when its file has been read and its row is not written yet.
+    struct TakesAway<'f>(&'f Fixture, RefKey);
+
+    impl Progress for TakesAway<'_> {
+        fn begin(&self, _: Step, _: Option<u64>) {}
+
+        fn advance(&self, by: u64) {
+            let index = self.0.index.as_ref().expect("an index");
+            let file = self.0.root().join(format!("type/container/proxies/p/refs/{}.json", self.1.path));
+            if by > 0 && file.exists() {
+                index.forget(std::slice::from_ref(&self.1)).expect("forgotten");
+                std::fs::remove_file(file).expect("removed");
+                index.forget(std::slice::from_ref(&self.1)).expect("forgotten");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_away_after_it_was_read_is_not_brought_back() {
+        let fixture = Fixture::disk().await;
+        let index = fixture.index.as_ref().expect("an index");
+        let gone = fixture.unlinked("container/p/refs/gone", "list", "x").await;
+        fixture.unlinked("container/p/refs/stays", "list", "x").await;
+        let taking = TakesAway(&fixture, gone.clone());
+        reindex(&fixture.store, index, fixture.at().rules, &taking).await.expect("rebuilt");
         assert_eq!(index.lookup(&gone).expect("asked"), None);
         assert!(index.lookup(&key("container/p/refs/stays")).expect("asked").is_some());
     }

@@ -330,6 +330,7 @@ fn a_forgotten_ref_leaves_nothing_behind() {
     }
     index.forget(&[key(TAG)]).expect("forget");
     assert_eq!(index.changes().expect("changes"), before + 1, "there was nothing to take away");
+    assert_eq!(index.forgets().expect("forgets"), 3, "with or without a row");
 }
 
 #[test]
