@@ -113,10 +113,10 @@ impl Places {
 }
 
 /// Whether a worker may have one more connection only because the packets arrive at its processor. A few are dealt
-/// out evenly, as each may be all that a processor can do; of many, one may have twice as many as another.
+/// out evenly, as each may be all that a processor can do; of many, one may have half as many more as another.
 fn may_have_more(count: usize, open: impl Fn(usize) -> usize, wanted: usize) -> bool {
     let least = (0..count).map(&open).min().unwrap_or(0);
-    open(wanted) < (least + 1).max(2 * least)
+    open(wanted) < (least + 1).max(least + least / 2)
 }
 
 impl Workers {
@@ -249,9 +249,9 @@ pub(super) mod tests {
         let mut seats: Vec<_> = (0..4).map(|_| places.seat(0, Some(1))).collect();
         assert_eq!(counts(&seats), [2, 2]);
         seats.extend((0..200).map(|_| places.seat(0, Some(1))));
-        assert_eq!(counts(&seats), [68, 136], "never more than twice as many");
-        seats.extend((0..100).map(|_| places.seat(0, Some(0))));
-        assert_eq!(counts(&seats), [168, 136]);
+        assert_eq!(counts(&seats), [82, 122], "never more than half as many more");
+        seats.extend((0..80).map(|_| places.seat(0, Some(0))));
+        assert_eq!(counts(&seats), [162, 122]);
         assert_eq!(places.seat(0, Some(7)).number(), 1, "there is no worker on that processor");
         workers.end().await;
     }
