@@ -224,6 +224,10 @@ impl Upload for LocalUpload {
     }
 }
 
+/// Bytes that are written by one system call, which a kernel may let nobody interrupt: a worker that is ready has its
+/// processor back after some 150 µs and not after milliseconds (`docs/decisions/workers.md`).
+const TURN: usize = 64 << 10;
+
 /// Writes all pieces, one behind the other, at `offset`.
 fn write_at(file: &OwnedFd, chunks: &[Bytes], mut offset: u64) -> rustix::io::Result<()> {
     let mut rest = chunks.to_vec();
@@ -233,7 +237,13 @@ fn write_at(file: &OwnedFd, chunks: &[Bytes], mut offset: u64) -> rustix::io::Re
             first += 1;
             continue;
         }
-        let slices: Vec<_> = rest[first..].iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut room = TURN;
+        let turn = rest[first..].iter().map_while(|chunk| {
+            let taken = chunk.len().min(room);
+            room -= taken;
+            (taken > 0 || chunk.is_empty()).then(|| IoSlice::new(&chunk[..taken]))
+        });
+        let slices: Vec<_> = turn.collect();
         let mut written = match rustix::io::pwritev(file, &slices, offset) {
             Ok(0) => return Err(Errno::IO),
             Ok(written) => written,
