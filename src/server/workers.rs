@@ -17,6 +17,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
+use super::slice;
+
 /// How long what a worker's tasks leave to other threads when they are given up may take: transfers then leave
 /// what they have for the next.
 const PARTING: Duration = Duration::from_millis(500);
@@ -177,12 +179,12 @@ pub(super) fn processors(count: usize) -> Vec<Option<usize>> {
 /// A runtime of one thread, whose blocking threads run wherever the process may.
 fn runtime(blocking: usize) -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
-    if let Ok(everywhere) = sched_getaffinity(None) {
-        builder.on_thread_start(move || {
-            // Else they would inherit the worker's processor. Where it is not allowed, they do.
-            let _ = sched_setaffinity(None, &everywhere);
-        });
-    }
+    let everywhere = sched_getaffinity(None).ok();
+    builder.on_thread_start(move || {
+        // Else they would inherit the worker's processor, and its turn. Where it is not allowed, they do.
+        let _ = everywhere.map(|everywhere| sched_setaffinity(None, &everywhere));
+        let _ = slice::ordinary();
+    });
     builder.enable_all().max_blocking_threads(blocking).build()
 }
 
@@ -210,6 +212,8 @@ impl Thread {
                 // Where it is not allowed, the kernel chooses.
                 let _ = sched_setaffinity(None, &only);
             }
+            // Where it is not allowed, it waits its turn as others do.
+            let _ = slice::short();
             // Nobody waits for it only if nobody needs it.
             let _ = started.send(Ok(runtime.handle().clone()));
             let _ = runtime.block_on(stopped);
