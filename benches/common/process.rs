@@ -144,6 +144,19 @@ impl Drop for Server {
     }
 }
 
+/// From now on the calling thread runs when nobody else wants its processor (`SCHED_IDLE`): so that what watches, or
+/// would be elsewhere, takes no time from what is measured.
+#[expect(unsafe_code, reason = "the system call has no safe form")]
+pub(crate) fn run_when_idle() -> Outcome<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters are there until the call has returned; nothing else is read or written.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error().into())
+    }
+}
+
 /// How often a running command's memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 

@@ -1,4 +1,7 @@
 //! Eviction under a full limit: far more is pulled than it lets in, while clients ask for what is hot.
+//!
+//! Upstream and those who pull stand for other machines: they run when nothing else does, as does who counts the
+//! bytes in the store, so that what is measured waits for the server and not for them.
 
 use std::fs;
 use std::io::{BufReader, Write as _};
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use crate::common::book::Goal;
-use crate::common::process::{Server, free_address};
+use crate::common::process::{Server, free_address, run_when_idle};
 use crate::common::transfer::{Connection, verify};
 use crate::common::{Item, MIB, Outcome, SplitMix, check, hex, next_request};
 use crate::place::{beside, idle};
@@ -46,20 +49,17 @@ impl Files {
     }
 
     /// The number, and noise that all share.
-    fn body(&self, number: u64) -> [Vec<u8>; 2] {
+    fn body(&self, number: u64) -> ([u8; 8], &[u8]) {
         let size = if number < HOT { SMALL } else { LARGE };
         let noise = self.noise.get(8..usize::try_from(size).unwrap_or_default()).unwrap_or_default();
-        [number.to_le_bytes().to_vec(), noise.to_vec()]
+        (number.to_le_bytes(), noise)
     }
 
     fn item(&self, number: u64) -> Item {
-        let mut state = Sha256::new();
-        let body = self.body(number);
-        for part in &body {
-            state.update(part);
-        }
-        let size = body.iter().map(|part| part.len() as u64).sum();
-        Item { path: format!("/generic/files/{number}"), size, digest: hex(&state.finalize()) }
+        let (first, rest) = self.body(number);
+        let digest = Sha256::new().chain_update(first).chain_update(rest).finalize();
+        let size = (first.len() + rest.len()) as u64;
+        Item { path: format!("/generic/files/{number}"), size, digest: hex(&digest) }
     }
 
     /// Serves them; goes on until the process ends.
@@ -78,19 +78,21 @@ impl Files {
     }
 
     fn converse(&self, mut stream: &TcpStream) -> Outcome<()> {
+        run_when_idle()?;
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some((method, path)) = next_request(&mut reader)? {
             let number = path.split('/').find_map(|word| word.parse::<u64>().ok()).unwrap_or_default();
-            let body = self.body(number);
-            let size = body.iter().map(Vec::len).sum::<usize>();
+            let (first, rest) = self.body(number);
+            let size = first.len() + rest.len();
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nETag: \"{number}\"\r\n\
                  Cache-Control: max-age=86400\r\n\r\n"
             );
             stream.write_all(head.as_bytes())?;
             if method == "GET" {
-                body.iter().try_for_each(|part| stream.write_all(part))?;
+                stream.write_all(&first)?;
+                stream.write_all(rest)?;
             }
         }
         Ok(())
@@ -148,7 +150,8 @@ fn churn(bench: &Bench, limit: Option<u64>, duration: Duration) -> Outcome<Churn
     let (most, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let blobs = directory.join("root/type/generic");
     let (pulled, during) = thread::scope(|scope| {
-        scope.spawn(|| {
+        let watcher = scope.spawn(|| {
+            run_when_idle()?;
             while !over.load(Ordering::Relaxed) {
                 // In the order in which a file moves, turned round, so that none is seen twice.
                 let bytes =
@@ -156,9 +159,11 @@ fn churn(bench: &Bench, limit: Option<u64>, duration: Duration) -> Outcome<Churn
                 most.fetch_max(bytes.iter().sum(), Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(20));
             }
+            Outcome::Ok(())
         });
         let seen = beside(&server, &hot, || pull(server.address, &cold, duration));
         over.store(true, Ordering::Relaxed);
+        watcher.join().map_err(|_| "the watcher panicked")??;
         seen
     })?;
     check(server.address, &hot.iter().collect::<Vec<_>>())?;
@@ -192,8 +197,11 @@ fn start(
 /// Pulls one after the other, in no order, for so long; how many bytes came.
 fn pull(address: SocketAddr, items: &[Item], duration: Duration) -> Outcome<u64> {
     let puller = |seed: u64| -> Outcome<u64> {
+        run_when_idle()?;
         let (mut random, mut connection) = (SplitMix(seed), Connection::open(address)?);
-        let (began, mut bytes) = (Instant::now(), 0);
+        // Each begins elsewhere, so that they do not move in step.
+        let step = GAP / u32::try_from(PULLERS)? * u32::try_from(seed)?;
+        let (began, mut bytes) = (Instant::now() + step, 0);
         for number in 0_u32.. {
             let next = began + GAP * number;
             if next > began + duration {
