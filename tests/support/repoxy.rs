@@ -218,6 +218,30 @@ impl Repoxy {
         eventually("the blobs are published", || self.files("type/container/blobs").len() >= blobs).await;
     }
 
+    /// Waits until what has been fetched is stored: clients have the bytes a little earlier.
+    async fn settle(&self) {
+        let began = Instant::now();
+        loop {
+            let page = self.get("/-/metrics").await;
+            let text = String::from_utf8_lossy(page.bytes()).into_owned();
+            let mut under_way = text.lines().filter(|line| line.starts_with("repoxy_fills{")).peekable();
+            if under_way.peek().is_some() && under_way.all(|line| line.ends_with(" 0")) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain: something is fetched still");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// No file of the root holds this text, once all is stored: until then files change their names.
+    pub async fn assert_nowhere(&self, text: &str) {
+        self.settle().await;
+        for file in self.files("") {
+            let bytes = std::fs::read(&file).expect("readable");
+            assert!(!String::from_utf8_lossy(&bytes).contains(text), "{}", file.display());
+        }
+    }
+
     /// What must hold after every case: it lives, and a full fsck finds nothing.
     pub async fn assert_sound(&self) {
         assert_eq!(self.get("/-/health").await.status, StatusCode::OK);
