@@ -144,8 +144,8 @@ impl Drop for Server {
     }
 }
 
-/// From now on the calling thread runs when nobody else wants its processor (`SCHED_IDLE`): so that what watches, or
-/// would be elsewhere, takes no time from what is measured.
+/// From now on the calling thread runs when nobody else wants its processor (`SCHED_IDLE`): so that one that only
+/// watches takes no time from what it watches.
 #[expect(unsafe_code, reason = "the system call has no safe form")]
 pub(crate) fn run_when_idle() -> Outcome<()> {
     let parameters = libc::sched_param { sched_priority: 0 };

@@ -1,7 +1,4 @@
 //! Eviction under a full limit: far more is pulled than it lets in, while clients ask for what is hot.
-//!
-//! Upstream and those who pull stand for other machines: they run when nothing else does, as does who counts the
-//! bytes in the store, so that what is measured waits for the server and not for them.
 
 use std::fs;
 use std::io::{BufReader, Write as _};
@@ -78,7 +75,6 @@ impl Files {
     }
 
     fn converse(&self, mut stream: &TcpStream) -> Outcome<()> {
-        run_when_idle()?;
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some((method, path)) = next_request(&mut reader)? {
@@ -197,7 +193,6 @@ fn start(
 /// Pulls one after the other, in no order, for so long; how many bytes came.
 fn pull(address: SocketAddr, items: &[Item], duration: Duration) -> Outcome<u64> {
     let puller = |seed: u64| -> Outcome<u64> {
-        run_when_idle()?;
         let (mut random, mut connection) = (SplitMix(seed), Connection::open(address)?);
         // Each begins elsewhere, so that they do not move in step.
         let step = GAP / u32::try_from(PULLERS)? * u32::try_from(seed)?;

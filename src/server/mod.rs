@@ -39,7 +39,7 @@ mod migrate;
 mod range;
 mod service;
 mod signals;
-pub mod slice;
+mod slice;
 mod socket;
 #[cfg(test)]
 mod tests;

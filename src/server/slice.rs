@@ -13,18 +13,12 @@ use std::time::Duration;
 const SHORT: Duration = Duration::from_micros(100);
 
 /// From now on the calling thread gets its turn soon when it is ready, and has it for a short time.
-///
-/// # Errors
-/// Those of `sched_setattr(2)`; nothing has changed then.
-pub fn short() -> io::Result<()> {
+pub(super) fn short() -> io::Result<()> {
     set(SHORT)
 }
 
 /// From now on the calling thread gets its turn as others do, whatever it has inherited.
-///
-/// # Errors
-/// Those of `sched_setattr(2)`; nothing has changed then.
-pub fn ordinary() -> io::Result<()> {
+pub(super) fn ordinary() -> io::Result<()> {
     set(Duration::ZERO)
 }
 
