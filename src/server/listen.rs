@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::SockRef;
 use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -32,6 +33,11 @@ const STREAM_BUFFER: usize = 128 * 1024;
 /// How many new connections wait in the kernel until they are taken, if its own limit (`net.core.somaxconn`) allows so
 /// many. One that finds no room there tries again after a second.
 const BACKLOG: u32 = 4096;
+
+/// The most bytes of a connection that wait in the kernel and have not been sent once. Without a bound that is all of
+/// its send buffer, 4 MiB by default, in memory for each slow client, and out of the processor's cache before it goes out.
+/// What was sent and is not yet confirmed has the rest of that buffer, so that a long way is filled as before.
+const UNSENT: u32 = 128 * 1024;
 
 /// How long content that clients have got whole may take to be stored when the server has drained.
 const FINISHING: Duration = Duration::from_secs(5);
@@ -250,6 +256,8 @@ fn bind(address: SocketAddr) -> Result<net::TcpListener, ServerError> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // Else the address could not be had again for a minute after a server that had clients.
         socket.set_reuseaddr(true)?;
+        // The sockets of its connections begin with what it has.
+        SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
     };
@@ -271,4 +279,18 @@ fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(STREAM_BUFFER);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_keeps_little_in_the_kernel_that_was_not_sent() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("bound");
+        let _client = net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("registered");
+        let (taken, _) = listener.accept().await.expect("taken");
+        assert_eq!(SockRef::from(&taken).tcp_notsent_lowat().expect("asked"), UNSENT);
+    }
 }
