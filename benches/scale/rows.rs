@@ -22,7 +22,7 @@ use crate::common::load::{self, Load};
 use crate::common::process::Ran;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
 use crate::eviction::eviction;
-use crate::place::{Place, beside, expect, idle};
+use crate::place::{FLUSHED, Place, Tails, beside, expect};
 
 /// What all rows work with.
 pub(crate) struct Bench {
@@ -83,9 +83,6 @@ pub(crate) const ROWS: [(&str, Row); 9] = [
 const UPKEEP_MEMORY: Goal<Side> = Goal::Limit(200.0);
 /// Connections of a load that fills the machine.
 const FULL_LOAD: usize = 32;
-/// How long after the first use of a tag its last use is in the index at the latest: the server flushes
-/// every five seconds.
-const FLUSHED: Duration = Duration::from_secs(6);
 /// How often it is looked whether somebody has written to the index.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Threads that hash, as the reference of reading data.
@@ -101,11 +98,11 @@ fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
 }
 
 /// Notes what clients saw beside a command, and beside nothing.
-fn note_tails(book: &mut Book, name: &str, times: f64, during: f64, alone: f64) {
+fn note_tails(book: &mut Book, name: &str, times: f64, tails: Tails) {
     let name = format!("{name}: server's p99");
     let goal = Goal::AtMost(times, Side::Reference);
-    book.note(&name, "ms", goal, Side::Repoxy, during);
-    book.note(&name, "ms", goal, Side::Reference, alone);
+    book.note(&name, "ms", goal, Side::Repoxy, tails.beside);
+    book.note(&name, "ms", goal, Side::Reference, tails.alone);
 }
 
 /// Some of the tags, checked byte by byte.
@@ -121,11 +118,9 @@ fn reindex(bench: &Bench, book: &mut Book) -> Outcome<()> {
         place.drop_index()?;
         note(book, "reindex from nothing", &place.reindex()?, Goal::Limit(12.0));
         let server = place.serve(&items[0].path)?;
-        check_some(server.address, &items)?;
-        let alone = idle(&server, &items, bench.scale.load)?;
-        let (ran, during) = beside(&server, &items, || place.reindex())?;
+        let (ran, tails) = beside(&server, &items, bench.scale.load, || place.reindex())?;
         note(book, "reindex beside a server", &ran, Goal::Limit(25.0));
-        note_tails(book, "reindex beside a server", 2.0, during.p99, alone.p99);
+        note_tails(book, "reindex beside a server", 2.0, tails);
     }
     Ok(())
 }
@@ -369,17 +364,17 @@ fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
         }
         note(book, "gc --dry-run --max-bytes", &ran, Goal::None);
         let server = place.serve(&items[0].path)?;
-        check_some(server.address, &items)?;
-        let alone = idle(&server, &items, bench.scale.load)?;
-        // From here on until all is back the store is not what it was.
-        estate.set_whole(false)?;
-        let run = || place.run(&["gc", "--accept-clock", "--force", "--json"]);
-        let ((ran, summary), during) = beside(&server, &items, run)?;
+        let run = || {
+            // From here on until all is back the store is not what it was.
+            estate.set_whole(false)?;
+            place.run(&["gc", "--accept-clock", "--force", "--json"])
+        };
+        let ((ran, summary), tails) = beside(&server, &items, bench.scale.load, run)?;
         expect(&summary, "condemned", estate.orphans)?;
         expect(&summary, "expired", 0)?;
         let name = format!("gc that condemns {}", estate.orphans);
         note(book, &name, &ran, Goal::Limit(30.0));
-        note_tails(book, &name, 1.5, during.p99, alone.p99);
+        note_tails(book, &name, 1.5, tails);
         check_some(server.address, &items)?;
         let back = estate.bring_back()?;
         if back != estate.orphans {
