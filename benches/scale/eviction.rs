@@ -105,7 +105,17 @@ pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let seen = churn(bench, Some(limit), duration)?;
 
     let name = |what: &str| format!("eviction, {TIMES} times oversubscribed: {what}");
-    book.note(&name("most bytes"), "MiB", Goal::Limit(mebibytes(limit)), Side::Repoxy, mebibytes(seen.most));
+    if seen.most <= limit / 2 {
+        let (most, limit, looks) = (mebibytes(seen.most), mebibytes(limit), seen.looks);
+        return Err(
+            format!("of {limit} MiB {most:.1} were seen at most in {looks} looks: no limit shows").into()
+        );
+    }
+    let goal = Goal::Ceiling(mebibytes(limit));
+    book.note(&name("most bytes"), "MiB", goal, Side::Repoxy, mebibytes(seen.most));
+    #[expect(clippy::cast_precision_loss, reason = "a count")]
+    let looks = seen.looks as f64;
+    book.note(&name("looks at the bytes"), "", Goal::None, Side::Repoxy, looks);
     let goal = Goal::AtMost(2.0, Side::Reference);
     let bare = name("hits' p99 without a limit");
     for (name, goal, tails) in [(name("hits' p99"), goal, seen.tails), (bare, Goal::None, unlimited.tails)] {
@@ -120,8 +130,9 @@ pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
 
 /// What was seen while much was pulled.
 struct Churned {
-    /// The most bytes that lay in the store.
+    /// The most bytes that lay in the store, and how often it was looked.
     most: u64,
+    looks: u64,
     /// Of hits.
     tails: Tails,
     /// Bytes that were pulled.
@@ -140,39 +151,40 @@ fn churn(bench: &Bench, limit: Option<u64>, duration: Duration) -> Outcome<Churn
     let cold = HOT..HOT + TIMES * bench.scale.limit / LARGE;
     let cold: Vec<_> = cold.map(|number| files.item(number)).collect();
     let watched = || watched_pull(server.address, &cold, duration, &directory.join("root/type/generic"));
-    let ((pulled, most), tails) = beside(&server, &hot, bench.scale.load, watched)?;
+    let ((pulled, (most, looks)), tails) = beside(&server, &hot, bench.scale.load, watched)?;
     check(server.address, &hot.iter().collect::<Vec<_>>())?;
     let memory = server.memory()?.peak;
     drop(server);
     fs::remove_dir_all(&directory)?;
-    Ok(Churned { most, tails, pulled, memory })
+    Ok(Churned { most, looks, tails, pulled, memory })
 }
 
-/// Pulls; how many bytes came, and the most that lay below `store` meanwhile.
+/// Pulls; how many bytes came, the most that lay below `store` meanwhile, and how often it was looked.
 fn watched_pull(
     address: SocketAddr,
     items: &[Item],
     duration: Duration,
     store: &Path,
-) -> Outcome<(u64, u64)> {
+) -> Outcome<(u64, (u64, u64))> {
     let over = AtomicBool::new(false);
-    let watch = || -> Outcome<u64> {
+    let watch = || -> Outcome<(u64, u64)> {
         run_when_idle()?;
-        let mut most = 0;
+        let (mut most, mut looks) = (0, 0);
         while !over.load(Ordering::Relaxed) {
             // In the order in which a file moves, turned round, so that none is seen twice.
             let bytes = ["trash", "blobs", "proxies/files/tmp"].map(|below| bytes_below(&store.join(below)));
             most = most.max(bytes.iter().sum());
+            looks += 1;
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(most)
+        Ok((most, looks))
     };
     thread::scope(|scope| {
         let watcher = scope.spawn(watch);
         let pulled = pull(address, items, duration);
         over.store(true, Ordering::Relaxed);
-        let most = watcher.join().map_err(|_| "the watcher panicked")??;
-        Ok((pulled?, most))
+        let seen = watcher.join().map_err(|_| "the watcher panicked")??;
+        Ok((pulled?, seen))
     })
 }
 

@@ -18,6 +18,7 @@ use repoxy::index::Index;
 
 use crate::Scale;
 use crate::common::book::{Column, Goal};
+use crate::common::group::Group;
 use crate::common::load::{self, Load};
 use crate::common::process::Ran;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
@@ -63,24 +64,21 @@ impl fmt::Display for Side {
 /// The table.
 pub(crate) type Book = crate::common::book::Book<Side>;
 
-/// A group of rows.
-type Row = fn(&Bench, &mut Book) -> Outcome<()>;
-
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 9] = [
-    ("reindex", reindex),
-    ("start", start),
-    ("lookup", lookup),
-    ("list", list),
-    ("fsck", fsck),
-    ("data", data),
-    ("uses", uses),
-    ("gc", gc),
-    ("eviction", eviction),
+pub(crate) const GROUPS: [Group<Bench, Side>; 9] = [
+    Group { name: "reindex", sides: Side::ALL, rows: reindex },
+    Group { name: "start", sides: &[Side::Repoxy], rows: start },
+    Group { name: "lookup", sides: &[Side::Repoxy], rows: lookup },
+    Group { name: "list", sides: &[Side::Repoxy], rows: list },
+    Group { name: "fsck", sides: &[Side::Repoxy], rows: fsck },
+    Group { name: "data", sides: Side::ALL, rows: data },
+    Group { name: "uses", sides: Side::ALL, rows: uses },
+    Group { name: "gc", sides: Side::ALL, rows: gc },
+    Group { name: "eviction", sides: Side::ALL, rows: eviction },
 ];
 
 /// The most memory that upkeep may take, in MiB.
-const UPKEEP_MEMORY: Goal<Side> = Goal::Limit(200.0);
+const UPKEEP_MEMORY: Goal<Side> = Goal::Ceiling(200.0);
 /// Connections of a load that fills the machine.
 const FULL_LOAD: usize = 32;
 /// How often it is looked whether somebody has written to the index.
@@ -319,7 +317,7 @@ fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
     })?;
     #[expect(clippy::cast_precision_loss, reason = "a small count")]
     let rate = commits as f64 / duration.as_secs_f64();
-    book.note("last uses under load: transactions", "1/s", Goal::Limit(1.0), Side::Repoxy, rate);
+    book.note("last uses under load: transactions", "1/s", Goal::Ceiling(1.0), Side::Repoxy, rate);
     // The same once more: what was used a moment ago is not written again.
     let again = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
     let name = "last uses under load: throughput";

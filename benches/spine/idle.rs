@@ -85,7 +85,7 @@ pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
             book.note(&format!("{name}: p99 over that without them"), "×", goal, *peer, beside / alone);
             // What later ones take is not what they need: it depends on what has been freed before, and where.
             if round == 0 {
-                let goal = Goal::Limit(MEMORY_LIMIT);
+                let goal = Goal::Ceiling(MEMORY_LIMIT);
                 book.note(&format!("{name}: memory for the first"), "MiB", goal, *peer, grown);
             }
             thread::sleep(SETTLE);

@@ -2,22 +2,21 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use reqwest::Version;
-use serde_json::json;
 
 use crate::Scale;
 use crate::common::book::Goal;
+use crate::common::group::Group;
 use crate::common::load::{self, Load};
 use crate::common::process::Server;
 use crate::common::transfer::{self, Connection, Timing};
-use crate::common::{Item, MIB, Outcome, check, milliseconds};
+use crate::common::{Item, Outcome, check, milliseconds};
 use crate::content::{self, Content};
 use crate::origin::{Link, Origin};
 use crate::peers::{Peer, Yard};
@@ -33,24 +32,32 @@ pub(crate) struct Bench {
     pub(crate) scale: Scale,
 }
 
-/// A group of rows.
-type Row = fn(&Bench, &mut Book) -> Outcome<()>;
+/// Those that answer from their own disk.
+const WARM: &[Peer] = &[Peer::Repoxy, Peer::NginxStatic, Peer::NginxCache, Peer::Registry];
+/// Those that are cold at first, and upstream itself.
+const COLD: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct];
+/// Those that many clients ask for one cold blob.
+const CROWDED: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry];
+/// Those that many clients ask for as many.
+const WIDE: &[Peer] = &[Peer::Repoxy, Peer::NginxCache];
+/// Those that are measured over TLS and beside idle connections.
+pub(crate) const SERVING: &[Peer] = &[Peer::Repoxy, Peer::NginxStatic];
 
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 13] = [
-    ("small", small),
-    ("large", large),
-    ("tls", over_tls),
-    ("cold", cold),
-    ("link", link),
-    ("image", image),
-    ("many", many),
-    ("crowd", crowd),
-    ("wide", wide),
-    ("outage", crate::outage::rows),
-    ("denied", crate::denied::rows),
-    ("idle", crate::idle::rows),
-    ("start", start),
+pub(crate) const GROUPS: [Group<Bench, Peer>; 13] = [
+    Group { name: "small", sides: WARM, rows: small },
+    Group { name: "large", sides: WARM, rows: large },
+    Group { name: "tls", sides: SERVING, rows: over_tls },
+    Group { name: "cold", sides: COLD, rows: cold },
+    Group { name: "link", sides: COLD, rows: link },
+    Group { name: "image", sides: COLD, rows: image },
+    Group { name: "many", sides: COLD, rows: many },
+    Group { name: "crowd", sides: CROWDED, rows: crowd },
+    Group { name: "wide", sides: WIDE, rows: wide },
+    Group { name: "outage", sides: &[Peer::Repoxy], rows: crate::outage::rows },
+    Group { name: "denied", sides: &[Peer::Repoxy], rows: crate::denied::rows },
+    Group { name: "idle", sides: SERVING, rows: crate::idle::rows },
+    Group { name: "start", sides: crate::start::STARTED, rows: crate::start::rows },
 ];
 
 /// Clients that pull the large blob at once.
@@ -59,13 +66,11 @@ const LARGE_CLIENTS: usize = 4;
 const PARALLEL_LAYERS: usize = 4;
 /// Packages that a client fetches at once.
 const PARALLEL_PACKAGES: usize = 16;
-/// How long a started server is left alone before its idle memory is read.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// A server in a directory that goes with it.
-struct Tenant {
+pub(crate) struct Tenant {
     peer: Peer,
-    server: Option<Server>,
+    pub(crate) server: Option<Server>,
     address: SocketAddr,
     directory: PathBuf,
 }
@@ -80,7 +85,7 @@ impl Drop for Tenant {
 
 impl Bench {
     /// Starts a peer with nothing in its cache. `Direct` is upstream itself.
-    fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
+    pub(crate) fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
         let directory = self.yard.fresh("peer")?;
         let server = match peer {
             Peer::Repoxy => Some(self.yard.repoxy(&directory, origin.address, "/-/ready")?),
@@ -114,7 +119,7 @@ impl Bench {
     }
 
     /// The quick upstream.
-    fn origin(&self, link: Link) -> Outcome<Origin> {
+    pub(crate) fn origin(&self, link: Link) -> Outcome<Origin> {
         Origin::start(self.content.directory.clone(), link)
     }
 }
@@ -380,11 +385,11 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
             let name = |what: &str| format!("50 clients, one cold 100 MiB blob: {what}");
             #[expect(clippy::cast_precision_loss, reason = "a count of at most 50 or so")]
             let gets = origin.take_gets(&item.path) as f64;
-            book.note(&name("upstream GETs"), "", Goal::Limit(1.0), peer, gets);
+            book.note(&name("upstream GETs"), "", Goal::Ceiling(1.0), peer, gets);
             let wall_goal = Goal::AtMost(0.75, Peer::NginxCache);
             book.note(&name("wall"), "ms", wall_goal, peer, milliseconds(wall));
             book.note(&name("CPU"), "s", Goal::None, peer, tenant.cpu_seconds()?);
-            book.note(&name("peak memory"), "MiB", Goal::Limit(48.0), peer, tenant.peak()?);
+            book.note(&name("peak memory"), "MiB", Goal::Ceiling(48.0), peer, tenant.peak()?);
             if round == 0 {
                 check(tenant.address, &[item])?;
             }
@@ -409,90 +414,11 @@ fn wide(bench: &Bench, book: &mut Book) -> Outcome<()> {
         let tenant = bench.start(peer, &origin)?;
         let (wall, _) = together(tenant.address, &items, items.len())?;
         let name = |what: &str| format!("256 clients, 256 cold 100 MiB blobs: {what}");
-        book.note(&name("peak memory"), "MiB", Goal::Limit(96.0), peer, tenant.peak()?);
+        book.note(&name("peak memory"), "MiB", Goal::Ceiling(96.0), peer, tenant.peak()?);
         book.note(&name("wall"), "ms", Goal::None, peer, milliseconds(wall));
         check(tenant.address, &items)?;
     }
     Ok(())
-}
-
-/// Starting and idling with many refs, and the binary's size.
-fn start(bench: &Bench, book: &mut Book) -> Outcome<()> {
-    let origin = bench.origin(Link::QUICK)?;
-    let directory = bench.yard.fresh("peer")?;
-    // Started once, so that the root is there as repoxy makes it.
-    drop(bench.yard.repoxy(&directory, origin.address, "/-/ready")?);
-    let path = write_refs(&directory.join("root"), &bench.content, bench.scale.refs)?;
-    for _ in 0..bench.scale.rounds {
-        let index = directory.join("root/index");
-        if index.exists() {
-            fs::remove_dir_all(&index)?;
-        }
-        let server = bench.yard.repoxy(&directory, origin.address, &path)?;
-        let first_hit = milliseconds(server.started.elapsed());
-        let limit = Goal::Limit(100.0);
-        book.note("start to first hit, 100,000 refs, no index", "ms", limit, Peer::Repoxy, first_hit);
-        drop(server);
-        reindex(&bench.yard.binary, &directory)?;
-        let server = bench.yard.repoxy(&directory, origin.address, &path)?;
-        let first_hit = milliseconds(server.started.elapsed());
-        book.note("start to first hit, 100,000 refs", "ms", limit, Peer::Repoxy, first_hit);
-        check(server.address, &[&Item { path: path.clone(), ..bench.content.tag.clone() }])?;
-        thread::sleep(SETTLE);
-        let idle = server.memory()?.resident;
-        book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), Peer::Repoxy, idle);
-        drop(server);
-        for peer in [Peer::NginxStatic, Peer::Registry] {
-            let tenant = bench.start(peer, &origin)?;
-            let Some(server) = &tenant.server else { continue };
-            let first = milliseconds(server.started.elapsed());
-            book.note("start to first hit, 100,000 refs", "ms", limit, peer, first);
-            thread::sleep(SETTLE);
-            let idle = server.memory()?.resident;
-            book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), peer, idle);
-        }
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a file's size")]
-    let size = fs::metadata(&bench.yard.binary)?.len() as f64 / MIB as f64;
-    book.note("binary, stripped", "MiB", Goal::Limit(25.0), Peer::Repoxy, size);
-    Ok(())
-}
-
-/// Writes refs by hand, a hundred tags a repository, all pointing at one manifest; returns the request
-/// path of one of them, which upstream does not have.
-fn write_refs(root: &Path, content: &Content, count: u64) -> Outcome<String> {
-    let container = root.join("type/container");
-    let Item { path, size, digest } = &content.tag;
-    let blob = container.join("blobs/sha256").join(&digest[..2]).join(&digest[2..4]);
-    fs::create_dir_all(&blob)?;
-    fs::copy(content.directory.join(path.trim_start_matches('/')), blob.join(digest))?;
-    let reference = serde_json::to_vec(&json!({
-        "kind": "container.tag",
-        "targetDigest": format!("sha256:{digest}"),
-        "mediaType": content::MANIFEST,
-        "size": size,
-        "upstream": "registry.example.org",
-        "fetchedAt": "2025-11-09T12:34:56Z",
-    }))?;
-    for number in 0..count {
-        let tags = container.join(format!("proxies/hub/refs/filled/r{}/tags", number / 100));
-        if number % 100 == 0 {
-            fs::create_dir_all(&tags)?;
-        }
-        fs::write(tags.join(format!("t{}.json", number % 100)), &reference)?;
-    }
-    Ok("/v2/filled/r0/manifests/t7".to_owned())
-}
-
-/// Rebuilds the index while no server runs.
-fn reindex(binary: &Path, directory: &Path) -> Outcome<()> {
-    let done =
-        Command::new(binary).args(["reindex", "--config"]).arg(directory.join("repoxy.toml")).output()?;
-    if done.status.success() {
-        Ok(())
-    } else {
-        Err(format!("reindex: {}", String::from_utf8_lossy(&done.stderr)).into())
-    }
 }
 
 /// Lets `clients` fetch at once, each the next of the items in turn; returns the time until the last
