@@ -12,7 +12,7 @@ use reqwest::Version;
 
 use crate::Scale;
 use crate::common::book::Goal;
-use crate::common::group::Group;
+use crate::common::group::{Group, in_turn};
 use crate::common::load::{self, Load};
 use crate::common::process::Server;
 use crate::common::transfer::{self, Connection, Timing};
@@ -142,6 +142,8 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let bare = bench.yard.repoxy_with(&directory, origin.address, "/-/ready", "hot_bytes = \"0\"\n", "")?;
     check(bare.address, &[tag])?;
     check(bare.address, &[tag])?;
+    let beside = tenants.iter().find(|tenant| tenant.peer == NginxStatic).map(|tenant| tenant.address);
+    let without_hot_map = [(Peer::Repoxy, bare.address), (NginxStatic, beside.ok_or("no nginx")?)];
     let one = std::slice::from_ref::<Item>;
     let cases = [
         ("tag manifest, 32 connections", one(tag), 32, AtLeast(1.25, NginxStatic), AtMost(1.0, NginxStatic)),
@@ -156,21 +158,18 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
         ("1 KiB blob, 32 connections", one(kib), 32, AtLeast(1.0, NginxStatic), None),
         ("1 MiB blob, 32 connections", one(mib), 32, AtLeast(1.4, NginxStatic), None),
     ];
-    for _ in 0..bench.scale.rounds {
+    for round in 0..bench.scale.rounds {
         for (name, items, connections, rate_goal, tail_goal) in cases {
-            for tenant in &tenants {
+            for tenant in in_turn(&tenants, round) {
                 let shown = load::run(tenant.address, items, &Load::flat_out(connections, bench.scale.load))?;
                 book.note(name, "answers/s", rate_goal, tenant.peer, shown.per_second);
                 book.note(&format!("{name}: p99"), "ms", tail_goal, tenant.peer, shown.p99);
             }
         }
         let name = "tag manifest, 32 connections, hot map off";
-        for (peer, address) in [
-            (Peer::Repoxy, bare.address),
-            (NginxStatic, tenants.iter().find(|t| t.peer == NginxStatic).map_or(bare.address, |t| t.address)),
-        ] {
-            let shown = load::run(address, one(tag), &Load::flat_out(32, bench.scale.load))?;
-            book.note(name, "answers/s", AtLeast(0.6, NginxStatic), peer, shown.per_second);
+        for (peer, address) in in_turn(&without_hot_map, round) {
+            let shown = load::run(*address, one(tag), &Load::flat_out(32, bench.scale.load))?;
+            book.note(name, "answers/s", AtLeast(0.6, NginxStatic), *peer, shown.per_second);
         }
     }
     Ok(())
@@ -181,8 +180,8 @@ fn large(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.gib;
     let origin = bench.origin(Link::QUICK)?;
     let tenants = bench.warm(&origin, &[item])?;
-    for _ in 0..bench.scale.rounds {
-        for tenant in &tenants {
+    for round in 0..bench.scale.rounds {
+        for tenant in in_turn(&tenants, round) {
             let before = tenant.cpu_seconds()?;
             let (wall, timings) = together(tenant.address, &[item], LARGE_CLIENTS)?;
             let moved = gigabytes(timings.iter().map(|timing| timing.bytes).sum());
@@ -201,7 +200,7 @@ fn over_tls(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let Content { tag, hundred, .. } = &bench.content;
     let origin = bench.origin(Link::QUICK)?;
     let mut tenants = Vec::new();
-    for peer in [Peer::Repoxy, Peer::NginxStatic] {
+    for &peer in SERVING {
         let directory = bench.yard.fresh("peer")?;
         let door = Door::new(&directory)?;
         let server = if peer == Peer::Repoxy {
@@ -216,9 +215,9 @@ fn over_tls(bench: &Bench, book: &mut Book) -> Outcome<()> {
         tenants.push((Tenant { peer, server: Some(server), address, directory }, door));
     }
     let duration = bench.scale.load;
-    for _ in 0..bench.scale.rounds {
+    for round in 0..bench.scale.rounds {
         for (version, streams, by) in [(Version::HTTP_11, 1, "HTTP/1.1"), (Version::HTTP_2, 8, "HTTP/2")] {
-            for (tenant, door) in &tenants {
+            for (tenant, door) in in_turn(&tenants, round) {
                 let mut note =
                     |name: &str, unit, figure| book.note(name, unit, Goal::None, tenant.peer, figure);
                 let clients = Clients { version, connections: 32, streams, duration };
@@ -251,7 +250,7 @@ fn cold(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.gib;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             let before = tenant.cpu_seconds()?;
             let timing = cold_fetch(bench, &tenant, item)?;
@@ -274,7 +273,7 @@ fn link(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.hundred;
     let origin = bench.origin(Link::FAR_AND_NARROW)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             let timing = cold_fetch(bench, &tenant, item)?;
             check_first(&tenant, item, round)?;
@@ -308,7 +307,7 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let (manifest, layers) = &bench.content.image;
     let origin = bench.origin(Link::FAR)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             let cold = milliseconds(pull(tenant.address, manifest, layers)?);
@@ -355,7 +354,7 @@ fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let items = &bench.content.many;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             for state in ["cold", "warm"] {
@@ -377,7 +376,7 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.hundred;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry] {
+        for &peer in in_turn(CROWDED, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             origin.take_gets(&item.path);
@@ -410,7 +409,7 @@ fn wide(bench: &Bench, book: &mut Book) -> Outcome<()> {
         return Err(format!("needs {needed:.0} GB of disk and there are {free:.0}").into());
     }
     let origin = bench.origin(Link::QUICK)?;
-    for peer in [Peer::Repoxy, Peer::NginxCache] {
+    for &peer in WIDE {
         let tenant = bench.start(peer, &origin)?;
         let (wall, _) = together(tenant.address, &items, items.len())?;
         let name = |what: &str| format!("256 clients, 256 cold 100 MiB blobs: {what}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::book::Goal;
+use crate::common::group::in_turn;
 use crate::common::process::Server;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
 use crate::content::{self, Content};
@@ -30,8 +31,8 @@ pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
     // Started once, so that the root is there as repoxy makes it.
     drop(bench.yard.repoxy(&directory, origin.address, "/-/ready")?);
     let path = write_refs(&directory.join("root"), &bench.content, bench.scale.refs)?;
-    for _ in 0..bench.scale.rounds {
-        for peer in STARTED {
+    for round in 0..bench.scale.rounds {
+        for peer in in_turn(STARTED, round) {
             if *peer == Peer::Repoxy {
                 ours(bench, book, &origin, &directory, &path)?;
                 continue;
