@@ -99,7 +99,7 @@ impl Files {
 const UNLIMITED: Duration = Duration::from_secs(15);
 
 /// The rows.
-pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
+pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let (limit, duration) = (bench.scale.limit, bench.scale.churn);
     let unlimited = churn(bench, None, duration.min(UNLIMITED))?;
     let seen = churn(bench, Some(limit), duration)?;

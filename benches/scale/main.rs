@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "some of it only the other benchmark needs")]
 mod common;
+mod data;
 mod estate;
 mod eviction;
 mod place;

@@ -1,18 +1,13 @@
 //! The rows of the table: what is done to the store, and the goals of `docs/performance.md`.
 
 use std::fmt;
-use std::fs::File;
 use std::hint::black_box;
-use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
-use sha2::{Digest as _, Sha256};
 
 use repoxy::index::Index;
 
@@ -22,7 +17,6 @@ use crate::common::group::Group;
 use crate::common::load::{self, Load};
 use crate::common::process::Ran;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
-use crate::eviction::eviction;
 use crate::place::{FLUSHED, Place, Tails, beside, expect};
 
 /// What all rows work with.
@@ -71,22 +65,18 @@ pub(crate) const GROUPS: [Group<Bench, Side>; 9] = [
     Group { name: "lookup", sides: &[Side::Repoxy], rows: lookup },
     Group { name: "list", sides: &[Side::Repoxy], rows: list },
     Group { name: "fsck", sides: &[Side::Repoxy], rows: fsck },
-    Group { name: "data", sides: Side::ALL, rows: data },
+    Group { name: "data", sides: Side::ALL, rows: crate::data::rows },
     Group { name: "uses", sides: Side::ALL, rows: uses },
     Group { name: "gc", sides: Side::ALL, rows: gc },
-    Group { name: "eviction", sides: Side::ALL, rows: eviction },
+    Group { name: "eviction", sides: Side::ALL, rows: crate::eviction::rows },
 ];
 
 /// The most memory that upkeep may take, in MiB.
-const UPKEEP_MEMORY: Goal<Side> = Goal::Ceiling(200.0);
+pub(crate) const UPKEEP_MEMORY: Goal<Side> = Goal::Ceiling(200.0);
 /// Connections of a load that fills the machine.
 const FULL_LOAD: usize = 32;
 /// How often it is looked whether somebody has written to the index.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Threads that hash, as the reference of reading data.
-const HASHERS: usize = 2;
-/// Bytes that they read at a time.
-const PIECE: usize = 256 << 10;
 
 /// Notes what a command took.
 fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
@@ -223,75 +213,6 @@ fn fsck(bench: &Bench, book: &mut Book) -> Outcome<()> {
         note(book, "fsck without data", &ran, Goal::Limit(20.0));
     }
     Ok(())
-}
-
-/// fsck of bytes, beside two threads that do nothing but read and hash the same files.
-fn data(bench: &Bench, book: &mut Book) -> Outcome<()> {
-    let place = &bench.bytes;
-    place.reindex()?;
-    let files = walkdir::WalkDir::new(place.estate.root().join("type/generic/blobs")).into_iter();
-    let files: Vec<_> = files.filter_map(Result::ok).filter(|entry| entry.file_type().is_file()).collect();
-    for cached in [true, false] {
-        let name = if cached { "fsck with data, in page cache" } else { "fsck with data, from disk" };
-        let goal = Goal::AtLeast(0.9, Side::Reference);
-        let forget = || -> Outcome<()> {
-            for file in files.iter().filter(|_| !cached) {
-                let file = File::open(file.path())?;
-                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-            }
-            Ok(())
-        };
-        if cached {
-            hash_all(&files)?; // Until now they may have been on disk alone.
-        }
-        for _ in 0..bench.scale.rounds {
-            forget()?;
-            let began = Instant::now();
-            let bytes = hash_all(&files)?;
-            let rate = |bytes: u64, took: Duration| {
-                #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-                let bytes = bytes as f64;
-                bytes / 1e9 / took.as_secs_f64()
-            };
-            book.note(name, "GB/s", goal, Side::Reference, rate(bytes, began.elapsed()));
-            forget()?;
-            let (ran, summary) = place.run(&["fsck", "--read-data", "--json"])?;
-            expect(&summary, "bytesRead", bytes)?;
-            expect(&summary, "errors", 0)?;
-            book.note(name, "GB/s", goal, Side::Repoxy, rate(bytes, ran.wall));
-            let memory = format!("{name}: peak memory");
-            book.note(&memory, "MiB", UPKEEP_MEMORY, Side::Repoxy, ran.peak);
-        }
-    }
-    Ok(())
-}
-
-/// Reads and hashes files on a few threads; returns their bytes.
-fn hash_all(files: &[walkdir::DirEntry]) -> Outcome<u64> {
-    let left = Mutex::new(files.iter());
-    let work = || -> Outcome<u64> {
-        let (mut buffer, mut total) = (vec![0; PIECE], 0);
-        loop {
-            let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(entry) = next else { return Ok(total) };
-            let (mut file, mut state) = (File::open(entry.path())?, Sha256::new());
-            loop {
-                let read = file.read(&mut buffer)?;
-                if read == 0 {
-                    break;
-                }
-                state.update(&buffer[..read]);
-                total += read as u64;
-            }
-            if crate::common::hex(&state.finalize()) != entry.file_name().to_string_lossy() {
-                return Err(format!("{} is damaged", entry.path().display()).into());
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..HASHERS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().map_err(|_| "a hasher panicked")?).sum()
-    })
 }
 
 /// What is written about last uses while as much is asked for as the machine gives.
