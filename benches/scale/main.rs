@@ -15,6 +15,7 @@ mod estate;
 mod eviction;
 mod place;
 mod rows;
+mod uses;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ pub(crate) struct Scale {
 
 impl Scale {
     const FULL: Self = Self {
-        rounds: 3,
+        rounds: 5,
         refs: 1_000_000,
         bytes: 1024 * MIB,
         tags: 20_000,

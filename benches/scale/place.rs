@@ -59,7 +59,7 @@ impl Place {
 
     /// Runs a command to its end, which must be a good one, and gives its last line as JSON.
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome<(Ran, Value)> {
-        let config = self.configure(None)?;
+        let config = self.configure("command.toml", "")?;
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--config").arg(config);
         let ran = process::run(&mut command)?;
@@ -81,17 +81,21 @@ impl Place {
 
     /// Starts a server, ready when it answers `path`. Nobody answers where its upstream should be.
     pub(crate) fn serve(&self, path: &str) -> Outcome<Server> {
+        self.serve_with(path, "")
+    }
+
+    /// The same, with more in its configuration, in front of the first table.
+    pub(crate) fn serve_with(&self, path: &str, keys: &str) -> Outcome<Server> {
         let address = free_address()?;
-        let config = self.configure(Some(address))?;
+        let config = self.configure("server.toml", &format!("listen = \"{address}\"\n{keys}"))?;
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(config);
         Server::start(&mut command, address, path, &self.directory.join("log"))
     }
 
-    fn configure(&self, listen: Option<std::net::SocketAddr>) -> Outcome<PathBuf> {
-        // Two files, so that a command beside a server does not change what that may read again.
-        let name = if listen.is_some() { "server.toml" } else { "command.toml" };
-        let listen = listen.map(|listen| format!("listen = \"{listen}\"\n")).unwrap_or_default();
+    /// Writes a configuration with these further keys. A server has a file of its own, so that a command beside it does
+    /// not change what it may read again.
+    fn configure(&self, name: &str, keys: &str) -> Outcome<PathBuf> {
         let proxies = PROXIES.iter().enumerate().map(|(at, name)| {
             format!(
                 "[[proxy]]\ntype = \"container\"\nname = \"{name}\"\nupstream = \"http://127.0.0.1:9\"\n\
@@ -100,7 +104,7 @@ impl Place {
             )
         });
         let text = format!(
-            "root = \"file://{}\"\nindex = \"{}\"\n{listen}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n{}",
+            "root = \"file://{}\"\nindex = \"{}\"\n{keys}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n{}",
             self.estate.root().display(),
             self.index().display(),
             proxies.collect::<String>()

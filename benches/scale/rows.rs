@@ -3,21 +3,16 @@
 use std::fmt;
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use rusqlite::{Connection, OpenFlags};
+use std::time::Instant;
 
 use repoxy::index::Index;
 
 use crate::Scale;
 use crate::common::book::{Column, Goal};
 use crate::common::group::Group;
-use crate::common::load::{self, Load};
 use crate::common::process::Ran;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
-use crate::place::{FLUSHED, Place, Tails, beside, expect};
+use crate::place::{Place, Tails, beside, expect};
 
 /// What all rows work with.
 pub(crate) struct Bench {
@@ -66,18 +61,13 @@ pub(crate) const GROUPS: [Group<Bench, Side>; 9] = [
     Group { name: "list", sides: &[Side::Repoxy], rows: list },
     Group { name: "fsck", sides: &[Side::Repoxy], rows: fsck },
     Group { name: "data", sides: Side::ALL, rows: crate::data::rows },
-    Group { name: "uses", sides: Side::ALL, rows: uses },
+    Group { name: "uses", sides: Side::ALL, rows: crate::uses::rows },
     Group { name: "gc", sides: Side::ALL, rows: gc },
     Group { name: "eviction", sides: Side::ALL, rows: crate::eviction::rows },
 ];
 
 /// The most memory that upkeep may take, in MiB.
 pub(crate) const UPKEEP_MEMORY: Goal<Side> = Goal::Ceiling(200.0);
-/// Connections of a load that fills the machine.
-const FULL_LOAD: usize = 32;
-/// How often it is looked whether somebody has written to the index.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-
 /// Notes what a command took.
 fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
     book.note(name, "s", wall, Side::Repoxy, ran.wall.as_secs_f64());
@@ -213,54 +203,6 @@ fn fsck(bench: &Bench, book: &mut Book) -> Outcome<()> {
         note(book, "fsck without data", &ran, Goal::Limit(20.0));
     }
     Ok(())
-}
-
-/// What is written about last uses while as much is asked for as the machine gives.
-fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
-    let place = &bench.refs;
-    place.drop_index()?;
-    place.reindex()?;
-    let items = place.estate.tags(bench.scale.tags)?;
-    let server = place.serve(&items[0].path)?;
-    check_some(server.address, &items)?;
-    let database = place.index().join("index.db");
-    let duration = bench.scale.load.max(2 * FLUSHED);
-    // Now everything is in memory; then it is waited until to use it again counts as another use.
-    load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
-    thread::sleep(bench.scale.another_use);
-    let stop = AtomicBool::new(false);
-    let (shown, commits) = thread::scope(|scope| {
-        let commits = scope.spawn(|| commits_until(&database, &stop));
-        let shown = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration));
-        stop.store(true, Ordering::Relaxed);
-        let commits = commits.join().map_err(|_| "counting panicked")??;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((shown?, commits))
-    })?;
-    #[expect(clippy::cast_precision_loss, reason = "a small count")]
-    let rate = commits as f64 / duration.as_secs_f64();
-    book.note("last uses under load: transactions", "1/s", Goal::Ceiling(1.0), Side::Repoxy, rate);
-    // The same once more: what was used a moment ago is not written again.
-    let again = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
-    let name = "last uses under load: throughput";
-    let goal = Goal::AtLeast(0.97, Side::Reference);
-    book.note(name, "answers/s", goal, Side::Repoxy, shown.per_second);
-    book.note(name, "answers/s", goal, Side::Reference, again.per_second);
-    Ok(())
-}
-
-/// How often anybody has committed to a database until told to stop; those closer together than
-/// [`LOOK_EVERY`] count once.
-fn commits_until(database: &std::path::Path, stop: &AtomicBool) -> Outcome<u64> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let version = || connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
-    let (mut commits, mut before) = (0, version()?);
-    while !stop.load(Ordering::Relaxed) {
-        let now = version()?;
-        commits += u64::from(now != before);
-        before = now;
-        thread::sleep(LOOK_EVERY);
-    }
-    Ok(commits)
 }
 
 /// gc, planning and condemning, beside a server.
