@@ -68,6 +68,9 @@ pub(crate) const GROUPS: [Group<Bench, Side>; 9] = [
 
 /// The most memory that upkeep may take, in MiB.
 pub(crate) const UPKEEP_MEMORY: Goal<Side> = Goal::Ceiling(200.0);
+/// Seconds that it may take to find out what would go.
+const PLANNING: Goal<Side> = Goal::Limit(15.0);
+
 /// Notes what a command took.
 fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
     book.note(name, "s", wall, Side::Repoxy, ran.wall.as_secs_f64());
@@ -205,17 +208,21 @@ fn fsck(bench: &Bench, book: &mut Book) -> Outcome<()> {
     Ok(())
 }
 
-/// gc, planning and condemning, beside a server.
+/// gc: planning by itself, and planning and condemning beside a server.
 fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let place = &bench.refs;
     let estate = &place.estate;
     place.reindex()?;
     let items = estate.tags(bench.scale.tags)?;
-    for _ in 0..bench.scale.rounds {
+    let plan = || {
         let (ran, summary) = place.run(&["gc", "--dry-run", "--json"])?;
         expect(&summary, "refs", estate.refs)?;
         expect(&summary, "condemned", estate.orphans)?;
-        note(book, "gc --dry-run", &ran, Goal::Limit(15.0));
+        Outcome::Ok((ran, summary))
+    };
+    for _ in 0..bench.scale.rounds {
+        let (ran, summary) = plan()?;
+        note(book, "gc --dry-run", &ran, PLANNING);
         // A quarter of all bytes, about half of what refs need.
         let limit = (summary["bytes"].as_u64().unwrap_or_default() / 4).to_string();
         let arguments = ["gc", "--dry-run", "--force", "--max-bytes", &limit, "--json"];
@@ -223,14 +230,18 @@ fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
         if !summary["expired"].as_u64().is_some_and(|expired| (1..estate.refs).contains(&expired)) {
             return Err(format!("not some of the refs expire: {summary}").into());
         }
-        note(book, "gc --dry-run --max-bytes", &ran, Goal::None);
+        note(book, "gc --dry-run --max-bytes", &ran, PLANNING);
+
         let server = place.serve(&items[0].path)?;
-        let run = || {
+        let ((ran, _), tails) = beside(&server, &items, bench.scale.load, plan)?;
+        note(book, "gc --dry-run beside a server", &ran, PLANNING);
+        note_tails(book, "gc --dry-run beside a server", 1.5, tails);
+        let condemn = || {
             // From here on until all is back the store is not what it was.
             estate.set_whole(false)?;
             place.run(&["gc", "--accept-clock", "--force", "--json"])
         };
-        let ((ran, summary), tails) = beside(&server, &items, bench.scale.load, run)?;
+        let ((ran, summary), tails) = beside(&server, &items, bench.scale.load, condemn)?;
         expect(&summary, "condemned", estate.orphans)?;
         expect(&summary, "expired", 0)?;
         let name = format!("gc that condemns {}", estate.orphans);
