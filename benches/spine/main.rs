@@ -20,6 +20,7 @@ mod rows;
 mod start;
 mod tls;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -118,6 +119,9 @@ impl Scale {
     };
 }
 
+/// What the kernel was told about TCP, on which large bodies depend. It is told to the reader and left as it is.
+const TCP: [&str; 4] = ["tcp_congestion_control", "tcp_available_congestion_control", "tcp_rmem", "tcp_wmem"];
+
 fn main() -> ExitCode {
     let options = Options::parse();
     match run(&options) {
@@ -142,6 +146,11 @@ fn run(options: &Options) -> Outcome<bool> {
     let yard = Yard::new(scratch.0.join("yard"), options.binary.clone());
     let bench = Bench { content, yard, scale };
     let mut book = Book::default();
+    for name in TCP {
+        let value = fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name))
+            .map_err(|error| format!("{name}: {error}"))?;
+        book.condition(name, &value.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
     measure(&GROUPS, options.only.as_deref(), &bench, &mut book)?;
     conclude("spine", &book, judged, options.json.as_deref())
 }
