@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -22,8 +23,10 @@ pub(crate) enum Goal<C> {
     AtMost(f64, C),
     /// Ours is at most so much more than the other.
     Within(f64, C),
-    /// Ours is at most this.
+    /// Ours is at most this at the median: times.
     Limit(f64),
+    /// Ours is at most this in every round: counts and memory, of which once too much is too much.
+    Ceiling(f64),
     /// None: shown for comparison.
     None,
 }
@@ -35,6 +38,7 @@ impl<C: Column> fmt::Display for Goal<C> {
             Self::AtMost(times, other) => write!(f, "≤ {times} × {other}"),
             Self::Within(more, other) => write!(f, "≤ {other} + {more}"),
             Self::Limit(limit) => write!(f, "≤ {limit}"),
+            Self::Ceiling(limit) => write!(f, "≤ {limit} each time"),
             Self::None => f.write_str("–"),
         }
     }
@@ -47,72 +51,142 @@ struct Measure<C> {
     unit: &'static str,
     goal: Goal<C>,
     samples: BTreeMap<C, Vec<f64>>,
+    /// How many groups had begun when it was first noted: it belongs to the last of them.
+    begun: usize,
+}
+
+/// What is known of a group of lines.
+#[derive(Debug)]
+struct Section<C: 'static> {
+    name: &'static str,
+    /// Who has to have a figure in it.
+    sides: &'static [C],
+    took: Option<Duration>,
 }
 
 /// All lines.
 #[derive(Debug)]
-pub(crate) struct Book<C> {
+pub(crate) struct Book<C: 'static> {
+    /// What the figures depend on, by its name.
+    conditions: Vec<(String, String)>,
+    sections: Vec<Section<C>>,
     measures: Vec<Measure<C>>,
 }
 
+/// The middle of some figures.
+pub(crate) fn median(figures: &[f64]) -> Option<f64> {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        even if even % 2 == 0 => Some(sorted[middle - 1].midpoint(sorted[middle])),
+        _ => Some(sorted[middle]),
+    }
+}
+
 impl<C: Column> Measure<C> {
-    /// The median of a column's samples.
-    fn median(&self, column: C) -> Option<f64> {
-        let mut sorted = self.samples.get(&column)?.clone();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        match sorted.len() {
-            0 => None,
-            even if even % 2 == 0 => Some(sorted[middle - 1].midpoint(sorted[middle])),
-            _ => Some(sorted[middle]),
+    /// What stands for a column's samples, and is judged: the largest where every round counts, else the median.
+    fn figure(&self, column: C) -> Option<f64> {
+        let samples = self.samples.get(&column)?;
+        match self.goal {
+            Goal::Ceiling(_) => samples.iter().copied().max_by(f64::total_cmp),
+            _ => median(samples),
         }
     }
 
-    /// Our median over that of the column the goal names.
+    /// Our figure over that of the column the goal names.
     fn ratio(&self) -> Option<f64> {
         match self.goal {
             Goal::AtLeast(_, other) | Goal::AtMost(_, other) => {
-                Some(self.median(C::OURS)? / self.median(other)?)
+                Some(self.figure(C::OURS)? / self.figure(other)?).filter(|ratio| ratio.is_finite())
             }
-            Goal::Within(..) | Goal::Limit(_) | Goal::None => None,
+            Goal::Within(..) | Goal::Limit(_) | Goal::Ceiling(_) | Goal::None => None,
         }
     }
 
     /// Whether the goal is reached; nothing if there is none, or a figure is missing.
     fn reached(&self) -> Option<bool> {
-        let ours = self.median(C::OURS)?;
+        let ours = self.figure(C::OURS)?;
         match self.goal {
             Goal::AtLeast(times, _) => Some(self.ratio()? >= times),
             Goal::AtMost(times, _) => Some(self.ratio()? <= times),
-            Goal::Within(more, other) => Some(ours <= self.median(other)? + more),
-            Goal::Limit(limit) => Some(ours <= limit),
+            Goal::Within(more, other) => Some(ours <= self.figure(other)? + more),
+            Goal::Limit(limit) | Goal::Ceiling(limit) => Some(ours <= limit),
             Goal::None => None,
         }
+    }
+
+    fn verdict(&self, judged: bool) -> &'static str {
+        match self.reached() {
+            Some(_) if !judged => "not judged",
+            Some(true) => "ok",
+            Some(false) => "MISSED",
+            None => "–",
+        }
+    }
+
+    /// Whether it says something of a column.
+    fn tells_of(&self, column: C) -> bool {
+        self.samples.get(&column).is_some_and(|samples| samples.iter().any(|sample| sample.is_finite()))
+    }
+
+    /// Whether a sample is no figure, or there are not those to judge it by.
+    fn is_flawed(&self) -> bool {
+        let unjudged = !matches!(self.goal, Goal::None) && self.reached().is_none();
+        unjudged || self.samples.values().flatten().any(|sample| !sample.is_finite())
     }
 }
 
 impl<C> Default for Book<C> {
     fn default() -> Self {
-        Self { measures: Vec::new() }
+        Self { conditions: Vec::new(), sections: Vec::new(), measures: Vec::new() }
     }
 }
 
 impl<C: Column> Book<C> {
+    /// Says what figures depend on.
+    pub(crate) fn condition(&mut self, name: &str, value: &str) {
+        self.conditions.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Begins a group; each of `sides` has to have a figure in it.
+    pub(crate) fn begin(&mut self, name: &'static str, sides: &'static [C]) {
+        self.sections.push(Section { name, sides, took: None });
+    }
+
+    /// Ends the group that was begun last, and says how long it took.
+    pub(crate) fn end(&mut self, took: Duration) {
+        if let Some(section) = self.sections.last_mut() {
+            section.took = Some(took);
+            eprintln!("{} took {:.0} s", section.name, took.as_secs_f64());
+        }
+    }
+
     /// Adds a sample, and tells whoever waits.
     pub(crate) fn note(&mut self, name: &str, unit: &'static str, goal: Goal<C>, column: C, value: f64) {
         let position = self.measures.iter().position(|measure| measure.name == name).unwrap_or_else(|| {
-            self.measures.push(Measure { name: name.to_owned(), unit, goal, samples: BTreeMap::new() });
+            let (name, samples, begun) = (name.to_owned(), BTreeMap::new(), self.sections.len());
+            self.measures.push(Measure { name, unit, goal, samples, begun });
             self.measures.len() - 1
         });
         self.measures[position].samples.entry(column).or_default().push(value);
         eprintln!("  {name}: {column} {} {unit}", figure(value));
     }
 
-    /// The names of measures that have a goal but not the figures to judge it by.
-    pub(crate) fn without_figures(&self) -> Vec<&str> {
-        let has_goal = |measure: &&Measure<C>| !matches!(measure.goal, Goal::None);
-        let unjudged = self.measures.iter().filter(has_goal).filter(|measure| measure.reached().is_none());
-        unjudged.map(|measure| measure.name.as_str()).collect()
+    /// What there are no figures of: groups that noted nothing of somebody they had to, measures with a sample that is
+    /// no figure, or without those to judge them by.
+    pub(crate) fn without_figures(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (at, section) in self.sections.iter().enumerate() {
+            let measures = || self.measures.iter().filter(|measure| measure.begun == at + 1);
+            let absent =
+                section.sides.iter().filter(|side| !measures().any(|measure| measure.tells_of(**side)));
+            missing.extend(absent.map(|side| format!("{side} in `{}`", section.name)));
+        }
+        let flawed = self.measures.iter().filter(|measure| measure.is_flawed());
+        missing.extend(flawed.map(|measure| measure.name.clone()));
+        missing
     }
 
     /// How many goals are reached and how many are missed.
@@ -126,7 +200,7 @@ impl<C: Column> Book<C> {
         self.measures.len()
     }
 
-    /// The table; `judged` says whether figures are held against goals.
+    /// What the figures depend on, a line each, and the table; `judged` says whether figures are held against goals.
     pub(crate) fn table(&self, judged: bool) -> String {
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
@@ -136,13 +210,23 @@ impl<C: Column> Book<C> {
         table.set_header(header);
         for measure in &self.measures {
             let mut row = vec![measure.name.clone(), measure.unit.to_owned()];
-            row.extend(C::ALL.iter().map(|column| measure.median(*column).map_or("–".to_owned(), figure)));
+            row.extend(C::ALL.iter().map(|column| measure.figure(*column).map_or("–".to_owned(), figure)));
             row.push(measure.ratio().map_or("–".to_owned(), |ratio| format!("{ratio:.2}")));
             row.push(measure.goal.to_string());
             row.push(measure.verdict(judged).to_owned());
             table.add_row(row);
         }
-        table.to_string()
+        let conditions = self.conditions.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        conditions.chain([table.to_string()]).collect()
+    }
+
+    /// How long each group took, and all of them.
+    pub(crate) fn times(&self) -> String {
+        let took = |section: &Section<C>| Some((section.name, section.took?.as_secs_f64()));
+        let took: Vec<_> = self.sections.iter().filter_map(took).collect();
+        let each: Vec<_> = took.iter().map(|(name, seconds)| format!("{name} {seconds:.0}")).collect();
+        let all = took.iter().map(|(_, seconds)| seconds).sum::<f64>() / 60.0;
+        format!("{all:.1} minutes of measuring; seconds: {}", each.join(", "))
     }
 
     /// Everything, samples included.
@@ -163,18 +247,13 @@ impl<C: Column> Book<C> {
                 })
             })
             .collect();
-        json!({ "judged": judged, "measures": measures })
-    }
-}
-
-impl<C: Column> Measure<C> {
-    fn verdict(&self, judged: bool) -> &'static str {
-        match self.reached() {
-            Some(_) if !judged => "not judged",
-            Some(true) => "ok",
-            Some(false) => "MISSED",
-            None => "–",
-        }
+        let conditions: BTreeMap<_, _> = self.conditions.iter().map(|(name, value)| (name, value)).collect();
+        let seconds: BTreeMap<_, _> = self
+            .sections
+            .iter()
+            .map(|section| (section.name, section.took.map(|took| took.as_secs_f64())))
+            .collect();
+        json!({ "conditions": conditions, "judged": judged, "measures": measures, "seconds": seconds })
     }
 }
 

@@ -4,6 +4,7 @@
 //! It must not know what is measured. Each program takes it in by path.
 
 pub(crate) mod book;
+pub(crate) mod group;
 pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod transfer;
@@ -120,6 +121,7 @@ pub(crate) fn conclude<C: Column>(
     if !missing.is_empty() {
         return Err(format!("no figures for: {}", missing.join(", ")).into());
     }
+    println!("{name}: {}", book.times());
     let (reached, missed) = book.count();
     if judged {
         println!("{name}: {} measures, {reached} goals reached, {missed} missed", book.len());

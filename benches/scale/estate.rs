@@ -32,6 +32,8 @@ const NAMES_A_FILE: u64 = 10;
 const FILES_A_DIRECTORY: u64 = 100;
 /// Of so many tags one never expires, so that it can be asked for without an upstream.
 const LASTING: u64 = 5;
+/// How many of those each repository has.
+const LASTING_TAGS: u64 = (REFS_A_REPOSITORY - MANIFESTS) / LASTING;
 /// What a file takes on disk, with its share of directories.
 const BYTES_A_FILE: u64 = 4096 + 512;
 /// Bytes of each of the large blobs.
@@ -208,23 +210,23 @@ impl Estate {
     /// So many tags that never expire, spread over all repositories of the first proxy, as a client asks
     /// for them.
     pub(crate) fn tags(&self, count: u64) -> Outcome<Vec<Item>> {
-        let tags_each = (REFS_A_REPOSITORY - MANIFESTS) / LASTING;
-        let places = self.repositories * tags_each;
+        let places = self.repositories * LASTING_TAGS;
         let (mut items, mut random) = (Vec::new(), SplitMix(7));
         while (items.len() as u64) < count.min(places / 4) {
-            let place = random.next() % places;
-            let (repository, tag) = (place / tags_each, place % tags_each * LASTING);
-            if proxy_of(repository) != PROXIES[0] {
-                continue;
-            }
-            let body = manifest_of(repository, tag % MANIFESTS, &parts_of(repository))?;
-            items.push(Item {
-                path: format!("/v2/{}/manifests/v1.{tag}", repository_name(repository)),
-                size: body.len() as u64,
-                digest: Digest::of(&body).hex(),
-            });
+            items.extend(lasting_tag(random.next() % places)?);
         }
         Ok(items)
+    }
+
+    /// Several sets of so many such tags each, of which none comes twice.
+    pub(crate) fn tag_sets(&self, sets: usize, count: u64) -> Outcome<Vec<Vec<Item>>> {
+        let all = (0..self.repositories * LASTING_TAGS).filter_map(|place| lasting_tag(place).transpose());
+        let (mut all, mut random) = (all.collect::<Outcome<Vec<_>>>()?, SplitMix(13));
+        for last in (1..all.len()).rev() {
+            all.swap(last, usize::try_from(random.next() % (last as u64 + 1))?);
+        }
+        let each = usize::try_from(count)?.min(all.len() / sets).max(1);
+        Ok(all.chunks(each).take(sets).map(<[Item]>::to_vec).collect())
     }
 
     /// So many keys of refs, at random.
@@ -283,6 +285,20 @@ fn write_repository(writer: &Writer, number: u64) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// A tag that never expires, as a client asks for it; nothing if it is not in the first proxy.
+fn lasting_tag(place: u64) -> Outcome<Option<Item>> {
+    let (repository, tag) = (place / LASTING_TAGS, place % LASTING_TAGS * LASTING);
+    if proxy_of(repository) != PROXIES[0] {
+        return Ok(None);
+    }
+    let body = manifest_of(repository, tag % MANIFESTS, &parts_of(repository))?;
+    Ok(Some(Item {
+        path: format!("/v2/{}/manifests/v1.{tag}", repository_name(repository)),
+        size: body.len() as u64,
+        digest: Digest::of(&body).hex(),
+    }))
 }
 
 /// The container proxies; the first is the default one.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::common::book::Goal;
 use crate::common::process::{Server, free_address, run_when_idle};
 use crate::common::transfer::{Connection, verify};
 use crate::common::{Item, MIB, Outcome, SplitMix, check, hex, next_request};
-use crate::place::{beside, idle};
+use crate::place::{Tails, beside};
 use crate::rows::{Bench, Book, Side};
 
 /// How many times as much there is as the limit lets in.
@@ -99,19 +99,29 @@ impl Files {
 const UNLIMITED: Duration = Duration::from_secs(15);
 
 /// The rows.
-pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
+pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let (limit, duration) = (bench.scale.limit, bench.scale.churn);
     let unlimited = churn(bench, None, duration.min(UNLIMITED))?;
     let seen = churn(bench, Some(limit), duration)?;
 
     let name = |what: &str| format!("eviction, {TIMES} times oversubscribed: {what}");
-    book.note(&name("most bytes"), "MiB", Goal::Limit(mebibytes(limit)), Side::Repoxy, mebibytes(seen.most));
+    if seen.most <= limit / 2 {
+        let (most, limit, looks) = (mebibytes(seen.most), mebibytes(limit), seen.looks);
+        return Err(
+            format!("of {limit} MiB {most:.1} were seen at most in {looks} looks: no limit shows").into()
+        );
+    }
+    let goal = Goal::Ceiling(mebibytes(limit));
+    book.note(&name("most bytes"), "MiB", goal, Side::Repoxy, mebibytes(seen.most));
+    #[expect(clippy::cast_precision_loss, reason = "a count")]
+    let looks = seen.looks as f64;
+    book.note(&name("looks at the bytes"), "", Goal::None, Side::Repoxy, looks);
     let goal = Goal::AtMost(2.0, Side::Reference);
-    book.note(&name("hits' p99"), "ms", goal, Side::Repoxy, seen.p99);
-    book.note(&name("hits' p99"), "ms", goal, Side::Reference, seen.p99_alone);
     let bare = name("hits' p99 without a limit");
-    book.note(&bare, "ms", Goal::None, Side::Repoxy, unlimited.p99);
-    book.note(&bare, "ms", Goal::None, Side::Reference, unlimited.p99_alone);
+    for (name, goal, tails) in [(name("hits' p99"), goal, seen.tails), (bare, Goal::None, unlimited.tails)] {
+        book.note(&name, "ms", goal, Side::Repoxy, tails.beside);
+        book.note(&name, "ms", goal, Side::Reference, tails.alone);
+    }
     let rate = mebibytes(seen.pulled) / duration.as_secs_f64();
     book.note(&name("pulled"), "MiB/s", Goal::None, Side::Repoxy, rate);
     book.note(&name("memory"), "MiB", Goal::None, Side::Repoxy, seen.memory);
@@ -120,11 +130,11 @@ pub(crate) fn eviction(bench: &Bench, book: &mut Book) -> Outcome<()> {
 
 /// What was seen while much was pulled.
 struct Churned {
-    /// The most bytes that lay in the store.
+    /// The most bytes that lay in the store, and how often it was looked.
     most: u64,
-    /// Of hits, in ms, with nothing beside them and while much was pulled.
-    p99_alone: f64,
-    p99: f64,
+    looks: u64,
+    /// Of hits.
+    tails: Tails,
     /// Bytes that were pulled.
     pulled: u64,
     /// The most memory that the server took, in MiB.
@@ -140,33 +150,42 @@ fn churn(bench: &Bench, limit: Option<u64>, duration: Duration) -> Outcome<Churn
     let hot: Vec<_> = (0..HOT).map(|number| files.item(number)).collect();
     let cold = HOT..HOT + TIMES * bench.scale.limit / LARGE;
     let cold: Vec<_> = cold.map(|number| files.item(number)).collect();
-    check(server.address, &hot.iter().collect::<Vec<_>>())?;
-    let alone = idle(&server, &hot, bench.scale.load)?;
-
-    let (most, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let blobs = directory.join("root/type/generic");
-    let (pulled, during) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            run_when_idle()?;
-            while !over.load(Ordering::Relaxed) {
-                // In the order in which a file moves, turned round, so that none is seen twice.
-                let bytes =
-                    ["trash", "blobs", "proxies/files/tmp"].map(|below| bytes_below(&blobs.join(below)));
-                most.fetch_max(bytes.iter().sum(), Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(20));
-            }
-            Outcome::Ok(())
-        });
-        let seen = beside(&server, &hot, || pull(server.address, &cold, duration));
-        over.store(true, Ordering::Relaxed);
-        watcher.join().map_err(|_| "the watcher panicked")??;
-        seen
-    })?;
+    let watched = || watched_pull(server.address, &cold, duration, &directory.join("root/type/generic"));
+    let ((pulled, (most, looks)), tails) = beside(&server, &hot, bench.scale.load, watched)?;
     check(server.address, &hot.iter().collect::<Vec<_>>())?;
     let memory = server.memory()?.peak;
     drop(server);
     fs::remove_dir_all(&directory)?;
-    Ok(Churned { most: most.into_inner(), p99_alone: alone.p99, p99: during.p99, pulled, memory })
+    Ok(Churned { most, looks, tails, pulled, memory })
+}
+
+/// Pulls; how many bytes came, the most that lay below `store` meanwhile, and how often it was looked.
+fn watched_pull(
+    address: SocketAddr,
+    items: &[Item],
+    duration: Duration,
+    store: &Path,
+) -> Outcome<(u64, (u64, u64))> {
+    let over = AtomicBool::new(false);
+    let watch = || -> Outcome<(u64, u64)> {
+        run_when_idle()?;
+        let (mut most, mut looks) = (0, 0);
+        while !over.load(Ordering::Relaxed) {
+            // In the order in which a file moves, turned round, so that none is seen twice.
+            let bytes = ["trash", "blobs", "proxies/files/tmp"].map(|below| bytes_below(&store.join(below)));
+            most = most.max(bytes.iter().sum());
+            looks += 1;
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok((most, looks))
+    };
+    thread::scope(|scope| {
+        let watcher = scope.spawn(watch);
+        let pulled = pull(address, items, duration);
+        over.store(true, Ordering::Relaxed);
+        let seen = watcher.join().map_err(|_| "the watcher panicked")??;
+        Ok((pulled?, seen))
+    })
 }
 
 fn start(

@@ -10,10 +10,12 @@
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "some of it only the other benchmark needs")]
 mod common;
+mod data;
 mod estate;
 mod eviction;
 mod place;
 mod rows;
+mod uses;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +24,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use common::group::measure;
 use common::{MIB, Outcome, Scratch, conclude};
 use estate::Estate;
 use place::Place;
-use rows::{Bench, Book, ROWS};
+use rows::{Bench, Book, GROUPS};
 
 /// Measures what repoxy's commands and its server take when the store is large.
 #[derive(Debug, Parser)]
@@ -38,7 +41,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Run one group of rows
-    #[arg(long, value_name = "NAME", value_parser = ROWS.map(|(name, _)| name))]
+    #[arg(long, value_name = "NAME", value_parser = GROUPS.map(|group| group.name))]
     only: Option<String>,
     /// Write so many refs instead of 1,000,000
     #[arg(long, value_name = "COUNT")]
@@ -83,7 +86,7 @@ pub(crate) struct Scale {
 
 impl Scale {
     const FULL: Self = Self {
-        rounds: 3,
+        rounds: 5,
         refs: 1_000_000,
         bytes: 1024 * MIB,
         tags: 20_000,
@@ -146,12 +149,7 @@ fn run(options: &Options) -> Outcome<bool> {
         binary: options.binary.clone(),
     };
     let mut book = Book::default();
-    for (name, row) in ROWS {
-        if options.only.as_deref().is_none_or(|only| only == name) {
-            eprintln!("measuring: {name}");
-            row(&bench, &mut book).map_err(|error| format!("{name}: {error}"))?;
-        }
-    }
+    measure(&GROUPS, options.only.as_deref(), &bench, &mut book)?;
     conclude("scale", &book, !options.quick, options.json.as_deref())
 }
 

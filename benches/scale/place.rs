@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::load::{self, Load, Shown};
+use crate::common::load::{self, Load};
 use crate::common::process::{self, Ran, Server, free_address};
-use crate::common::{Item, Outcome};
+use crate::common::{Item, Outcome, check};
 use crate::estate::{Estate, PROXIES};
 
 /// Connections of the load beside which commands are run.
@@ -22,6 +22,9 @@ const CONNECTIONS: usize = 8;
 const GAP: Duration = Duration::from_millis(4);
 /// The longest that a load beside a command runs.
 const LONGEST: Duration = Duration::from_mins(10);
+/// How long after the first use of something its last use is in the index at the latest: the server flushes
+/// every five seconds.
+pub(crate) const FLUSHED: Duration = Duration::from_secs(6);
 
 /// A store, and the index and configuration of this run.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Place {
 
     /// Runs a command to its end, which must be a good one, and gives its last line as JSON.
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome<(Ran, Value)> {
-        let config = self.configure(None)?;
+        let config = self.configure("command.toml", "")?;
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--config").arg(config);
         let ran = process::run(&mut command)?;
@@ -78,17 +81,21 @@ impl Place {
 
     /// Starts a server, ready when it answers `path`. Nobody answers where its upstream should be.
     pub(crate) fn serve(&self, path: &str) -> Outcome<Server> {
+        self.serve_with(path, "")
+    }
+
+    /// The same, with more in its configuration, in front of the first table.
+    pub(crate) fn serve_with(&self, path: &str, keys: &str) -> Outcome<Server> {
         let address = free_address()?;
-        let config = self.configure(Some(address))?;
+        let config = self.configure("server.toml", &format!("listen = \"{address}\"\n{keys}"))?;
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(config);
         Server::start(&mut command, address, path, &self.directory.join("log"))
     }
 
-    fn configure(&self, listen: Option<std::net::SocketAddr>) -> Outcome<PathBuf> {
-        // Two files, so that a command beside a server does not change what that may read again.
-        let name = if listen.is_some() { "server.toml" } else { "command.toml" };
-        let listen = listen.map(|listen| format!("listen = \"{listen}\"\n")).unwrap_or_default();
+    /// Writes a configuration with these further keys. A server has a file of its own, so that a command beside it does
+    /// not change what it may read again.
+    fn configure(&self, name: &str, keys: &str) -> Outcome<PathBuf> {
         let proxies = PROXIES.iter().enumerate().map(|(at, name)| {
             format!(
                 "[[proxy]]\ntype = \"container\"\nname = \"{name}\"\nupstream = \"http://127.0.0.1:9\"\n\
@@ -97,7 +104,7 @@ impl Place {
             )
         });
         let text = format!(
-            "root = \"file://{}\"\nindex = \"{}\"\n{listen}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n{}",
+            "root = \"file://{}\"\nindex = \"{}\"\n{keys}[gc]\nmin_free = \"1%\"\n[log]\nlevel = \"warn\"\n{}",
             self.estate.root().display(),
             self.index().display(),
             proxies.collect::<String>()
@@ -108,27 +115,41 @@ impl Place {
     }
 }
 
-/// What a load that does not fill the machine sees, alone.
-pub(crate) fn idle(server: &Server, items: &[Item], duration: Duration) -> Outcome<Shown> {
-    let load = Load { connections: CONNECTIONS, gap: GAP, duration, stop: Arc::default() };
-    load::run(server.address, items, &load)
+/// What clients saw at p99, in ms.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tails {
+    /// With nothing beside them.
+    pub(crate) alone: f64,
+    /// While something else was done.
+    pub(crate) beside: f64,
 }
 
-/// What the same load sees while something else is done.
+/// What a load that does not fill the machine sees while something else is done, and what it sees for `duration` with
+/// nothing beside it. All bytes are compared first.
+///
+/// Both sides are as warm: everything is asked for once before any of it is timed, and its uses are written by then.
+/// Alone it is timed before and afterwards, and the shorter counts.
 pub(crate) fn beside<T>(
     server: &Server,
     items: &[Item],
+    duration: Duration,
     work: impl FnOnce() -> Outcome<T>,
-) -> Outcome<(T, Shown)> {
+) -> Outcome<(T, Tails)> {
+    check(server.address, &items.iter().collect::<Vec<_>>())?;
+    thread::sleep(FLUSHED);
     let stop = Arc::new(AtomicBool::new(false));
     let load = Load { connections: CONNECTIONS, gap: GAP, duration: LONGEST, stop: Arc::clone(&stop) };
-    thread::scope(|scope| {
+    let alone = || load::run(server.address, items, &Load { duration, stop: Arc::default(), ..load.clone() });
+    let before = alone()?;
+    let (done, during) = thread::scope(|scope| {
         let seen = scope.spawn(|| load::run(server.address, items, &load));
         let done = work();
         stop.store(true, Ordering::Relaxed);
-        let shown = seen.join().map_err(|_| "the load panicked")??;
-        Ok((done?, shown))
-    })
+        (done, seen.join().map_err(|_| "the load panicked"))
+    });
+    let (done, during) = (done?, during??);
+    let after = alone()?;
+    Ok((done, Tails { alone: before.p99.min(after.p99), beside: during.p99 }))
 }
 
 /// Compares a number of a command's summary.

@@ -1,28 +1,18 @@
 //! The rows of the table: what is done to the store, and the goals of `docs/performance.md`.
 
 use std::fmt;
-use std::fs::File;
 use std::hint::black_box;
-use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use rusqlite::{Connection, OpenFlags};
-use sha2::{Digest as _, Sha256};
+use std::time::Instant;
 
 use repoxy::index::Index;
 
 use crate::Scale;
 use crate::common::book::{Column, Goal};
-use crate::common::load::{self, Load};
+use crate::common::group::Group;
 use crate::common::process::Ran;
 use crate::common::{Item, MIB, Outcome, check, milliseconds};
-use crate::eviction::eviction;
-use crate::place::{Place, beside, expect, idle};
+use crate::place::{Place, Tails, beside, expect};
 
 /// What all rows work with.
 pub(crate) struct Bench {
@@ -63,35 +53,23 @@ impl fmt::Display for Side {
 /// The table.
 pub(crate) type Book = crate::common::book::Book<Side>;
 
-/// A group of rows.
-type Row = fn(&Bench, &mut Book) -> Outcome<()>;
-
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 9] = [
-    ("reindex", reindex),
-    ("start", start),
-    ("lookup", lookup),
-    ("list", list),
-    ("fsck", fsck),
-    ("data", data),
-    ("uses", uses),
-    ("gc", gc),
-    ("eviction", eviction),
+pub(crate) const GROUPS: [Group<Bench, Side>; 9] = [
+    Group { name: "reindex", sides: Side::ALL, rows: reindex },
+    Group { name: "start", sides: &[Side::Repoxy], rows: start },
+    Group { name: "lookup", sides: &[Side::Repoxy], rows: lookup },
+    Group { name: "list", sides: &[Side::Repoxy], rows: list },
+    Group { name: "fsck", sides: &[Side::Repoxy], rows: fsck },
+    Group { name: "data", sides: Side::ALL, rows: crate::data::rows },
+    Group { name: "uses", sides: Side::ALL, rows: crate::uses::rows },
+    Group { name: "gc", sides: Side::ALL, rows: gc },
+    Group { name: "eviction", sides: Side::ALL, rows: crate::eviction::rows },
 ];
 
 /// The most memory that upkeep may take, in MiB.
-const UPKEEP_MEMORY: Goal<Side> = Goal::Limit(200.0);
-/// Connections of a load that fills the machine.
-const FULL_LOAD: usize = 32;
-/// How long after the first use of a tag its last use is in the index at the latest: the server flushes
-/// every five seconds.
-const FLUSHED: Duration = Duration::from_secs(6);
-/// How often it is looked whether somebody has written to the index.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Threads that hash, as the reference of reading data.
-const HASHERS: usize = 2;
-/// Bytes that they read at a time.
-const PIECE: usize = 256 << 10;
+pub(crate) const UPKEEP_MEMORY: Goal<Side> = Goal::Ceiling(200.0);
+/// Seconds that it may take to find out what would go.
+const PLANNING: Goal<Side> = Goal::Limit(15.0);
 
 /// Notes what a command took.
 fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
@@ -101,11 +79,11 @@ fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
 }
 
 /// Notes what clients saw beside a command, and beside nothing.
-fn note_tails(book: &mut Book, name: &str, times: f64, during: f64, alone: f64) {
+fn note_tails(book: &mut Book, name: &str, times: f64, tails: Tails) {
     let name = format!("{name}: server's p99");
     let goal = Goal::AtMost(times, Side::Reference);
-    book.note(&name, "ms", goal, Side::Repoxy, during);
-    book.note(&name, "ms", goal, Side::Reference, alone);
+    book.note(&name, "ms", goal, Side::Repoxy, tails.beside);
+    book.note(&name, "ms", goal, Side::Reference, tails.alone);
 }
 
 /// Some of the tags, checked byte by byte.
@@ -121,11 +99,9 @@ fn reindex(bench: &Bench, book: &mut Book) -> Outcome<()> {
         place.drop_index()?;
         note(book, "reindex from nothing", &place.reindex()?, Goal::Limit(12.0));
         let server = place.serve(&items[0].path)?;
-        check_some(server.address, &items)?;
-        let alone = idle(&server, &items, bench.scale.load)?;
-        let (ran, during) = beside(&server, &items, || place.reindex())?;
+        let (ran, tails) = beside(&server, &items, bench.scale.load, || place.reindex())?;
         note(book, "reindex beside a server", &ran, Goal::Limit(25.0));
-        note_tails(book, "reindex beside a server", 2.0, during.p99, alone.p99);
+        note_tails(book, "reindex beside a server", 2.0, tails);
     }
     Ok(())
 }
@@ -232,134 +208,21 @@ fn fsck(bench: &Bench, book: &mut Book) -> Outcome<()> {
     Ok(())
 }
 
-/// fsck of bytes, beside two threads that do nothing but read and hash the same files.
-fn data(bench: &Bench, book: &mut Book) -> Outcome<()> {
-    let place = &bench.bytes;
-    place.reindex()?;
-    let files = walkdir::WalkDir::new(place.estate.root().join("type/generic/blobs")).into_iter();
-    let files: Vec<_> = files.filter_map(Result::ok).filter(|entry| entry.file_type().is_file()).collect();
-    for cached in [true, false] {
-        let name = if cached { "fsck with data, in page cache" } else { "fsck with data, from disk" };
-        let goal = Goal::AtLeast(0.9, Side::Reference);
-        let forget = || -> Outcome<()> {
-            for file in files.iter().filter(|_| !cached) {
-                let file = File::open(file.path())?;
-                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-            }
-            Ok(())
-        };
-        if cached {
-            hash_all(&files)?; // Until now they may have been on disk alone.
-        }
-        for _ in 0..bench.scale.rounds {
-            forget()?;
-            let began = Instant::now();
-            let bytes = hash_all(&files)?;
-            let rate = |bytes: u64, took: Duration| {
-                #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-                let bytes = bytes as f64;
-                bytes / 1e9 / took.as_secs_f64()
-            };
-            book.note(name, "GB/s", goal, Side::Reference, rate(bytes, began.elapsed()));
-            forget()?;
-            let (ran, summary) = place.run(&["fsck", "--read-data", "--json"])?;
-            expect(&summary, "bytesRead", bytes)?;
-            expect(&summary, "errors", 0)?;
-            book.note(name, "GB/s", goal, Side::Repoxy, rate(bytes, ran.wall));
-            let memory = format!("{name}: peak memory");
-            book.note(&memory, "MiB", UPKEEP_MEMORY, Side::Repoxy, ran.peak);
-        }
-    }
-    Ok(())
-}
-
-/// Reads and hashes files on a few threads; returns their bytes.
-fn hash_all(files: &[walkdir::DirEntry]) -> Outcome<u64> {
-    let left = Mutex::new(files.iter());
-    let work = || -> Outcome<u64> {
-        let (mut buffer, mut total) = (vec![0; PIECE], 0);
-        loop {
-            let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(entry) = next else { return Ok(total) };
-            let (mut file, mut state) = (File::open(entry.path())?, Sha256::new());
-            loop {
-                let read = file.read(&mut buffer)?;
-                if read == 0 {
-                    break;
-                }
-                state.update(&buffer[..read]);
-                total += read as u64;
-            }
-            if crate::common::hex(&state.finalize()) != entry.file_name().to_string_lossy() {
-                return Err(format!("{} is damaged", entry.path().display()).into());
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..HASHERS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().map_err(|_| "a hasher panicked")?).sum()
-    })
-}
-
-/// What is written about last uses while as much is asked for as the machine gives.
-fn uses(bench: &Bench, book: &mut Book) -> Outcome<()> {
-    let place = &bench.refs;
-    place.drop_index()?;
-    place.reindex()?;
-    let items = place.estate.tags(bench.scale.tags)?;
-    let server = place.serve(&items[0].path)?;
-    check_some(server.address, &items)?;
-    let database = place.index().join("index.db");
-    let duration = bench.scale.load.max(2 * FLUSHED);
-    // Now everything is in memory; then it is waited until to use it again counts as another use.
-    load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
-    thread::sleep(bench.scale.another_use);
-    let stop = AtomicBool::new(false);
-    let (shown, commits) = thread::scope(|scope| {
-        let commits = scope.spawn(|| commits_until(&database, &stop));
-        let shown = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration));
-        stop.store(true, Ordering::Relaxed);
-        let commits = commits.join().map_err(|_| "counting panicked")??;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((shown?, commits))
-    })?;
-    #[expect(clippy::cast_precision_loss, reason = "a small count")]
-    let rate = commits as f64 / duration.as_secs_f64();
-    book.note("last uses under load: transactions", "1/s", Goal::Limit(1.0), Side::Repoxy, rate);
-    // The same once more: what was used a moment ago is not written again.
-    let again = load::run(server.address, &items, &Load::flat_out(FULL_LOAD, duration))?;
-    let name = "last uses under load: throughput";
-    let goal = Goal::AtLeast(0.97, Side::Reference);
-    book.note(name, "answers/s", goal, Side::Repoxy, shown.per_second);
-    book.note(name, "answers/s", goal, Side::Reference, again.per_second);
-    Ok(())
-}
-
-/// How often anybody has committed to a database until told to stop; those closer together than
-/// [`LOOK_EVERY`] count once.
-fn commits_until(database: &std::path::Path, stop: &AtomicBool) -> Outcome<u64> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let version = || connection.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
-    let (mut commits, mut before) = (0, version()?);
-    while !stop.load(Ordering::Relaxed) {
-        let now = version()?;
-        commits += u64::from(now != before);
-        before = now;
-        thread::sleep(LOOK_EVERY);
-    }
-    Ok(commits)
-}
-
-/// gc, planning and condemning, beside a server.
+/// gc: planning by itself, and planning and condemning beside a server.
 fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let place = &bench.refs;
     let estate = &place.estate;
     place.reindex()?;
     let items = estate.tags(bench.scale.tags)?;
-    for _ in 0..bench.scale.rounds {
+    let plan = || {
         let (ran, summary) = place.run(&["gc", "--dry-run", "--json"])?;
         expect(&summary, "refs", estate.refs)?;
         expect(&summary, "condemned", estate.orphans)?;
-        note(book, "gc --dry-run", &ran, Goal::Limit(15.0));
+        Outcome::Ok((ran, summary))
+    };
+    for _ in 0..bench.scale.rounds {
+        let (ran, summary) = plan()?;
+        note(book, "gc --dry-run", &ran, PLANNING);
         // A quarter of all bytes, about half of what refs need.
         let limit = (summary["bytes"].as_u64().unwrap_or_default() / 4).to_string();
         let arguments = ["gc", "--dry-run", "--force", "--max-bytes", &limit, "--json"];
@@ -367,19 +230,23 @@ fn gc(bench: &Bench, book: &mut Book) -> Outcome<()> {
         if !summary["expired"].as_u64().is_some_and(|expired| (1..estate.refs).contains(&expired)) {
             return Err(format!("not some of the refs expire: {summary}").into());
         }
-        note(book, "gc --dry-run --max-bytes", &ran, Goal::None);
+        note(book, "gc --dry-run --max-bytes", &ran, PLANNING);
+
         let server = place.serve(&items[0].path)?;
-        check_some(server.address, &items)?;
-        let alone = idle(&server, &items, bench.scale.load)?;
-        // From here on until all is back the store is not what it was.
-        estate.set_whole(false)?;
-        let run = || place.run(&["gc", "--accept-clock", "--force", "--json"]);
-        let ((ran, summary), during) = beside(&server, &items, run)?;
+        let ((ran, _), tails) = beside(&server, &items, bench.scale.load, plan)?;
+        note(book, "gc --dry-run beside a server", &ran, PLANNING);
+        note_tails(book, "gc --dry-run beside a server", 1.5, tails);
+        let condemn = || {
+            // From here on until all is back the store is not what it was.
+            estate.set_whole(false)?;
+            place.run(&["gc", "--accept-clock", "--force", "--json"])
+        };
+        let ((ran, summary), tails) = beside(&server, &items, bench.scale.load, condemn)?;
         expect(&summary, "condemned", estate.orphans)?;
         expect(&summary, "expired", 0)?;
         let name = format!("gc that condemns {}", estate.orphans);
         note(book, &name, &ran, Goal::Limit(30.0));
-        note_tails(book, &name, 1.5, during.p99, alone.p99);
+        note_tails(book, &name, 1.5, tails);
         check_some(server.address, &items)?;
         let back = estate.bring_back()?;
         if back != estate.orphans {

@@ -15,6 +15,7 @@ use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::common::book::Goal;
+use crate::common::group::in_turn;
 use crate::common::load::{self, Load};
 use crate::common::{Item, Outcome, check, transfer};
 use crate::origin::{Link, Origin};
@@ -59,17 +60,18 @@ pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
     ];
     let load = Load::flat_out(CONNECTIONS, bench.scale.load);
     let one = std::slice::from_ref(tag);
-    let mut before = Vec::new();
-    for (_, server) in &servers {
+    let mut measured = Vec::new();
+    for (peer, server) in servers {
         for _ in 0..2 {
             check(server.address, &[tag, large])?;
         }
         // Once: what the others have taken stays with a process when they have gone.
         load::run(server.address, one, &load)?;
-        before.push(server.memory()?.resident);
+        let before = server.memory()?.resident;
+        measured.push((peer, server, before));
     }
     for round in 0..bench.scale.rounds {
-        for ((peer, server), before) in servers.iter().zip(&before) {
+        for (peer, server, before) in in_turn(&measured, round) {
             let alone = load::run(server.address, one, &load)?.p99;
             let others = Others::open(server.address, bench.scale.idle, tag, large)?;
             let (beside, grown) = others.held(|| -> Outcome<_> {
@@ -85,7 +87,7 @@ pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
             book.note(&format!("{name}: p99 over that without them"), "×", goal, *peer, beside / alone);
             // What later ones take is not what they need: it depends on what has been freed before, and where.
             if round == 0 {
-                let goal = Goal::Limit(MEMORY_LIMIT);
+                let goal = Goal::Ceiling(MEMORY_LIMIT);
                 book.note(&format!("{name}: memory for the first"), "MiB", goal, *peer, grown);
             }
             thread::sleep(SETTLE);

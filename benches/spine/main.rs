@@ -17,8 +17,10 @@ mod origin;
 mod outage;
 mod peers;
 mod rows;
+mod start;
 mod tls;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,10 +28,11 @@ use std::time::Duration;
 use clap::Parser;
 
 use common::book::Book;
+use common::group::measure;
 use common::{MIB, Outcome, Scratch, conclude};
 use content::Content;
 use peers::Yard;
-use rows::{Bench, ROWS};
+use rows::{Bench, GROUPS};
 
 /// Measures repoxy beside nginx and docker-registry, and checks the bytes.
 #[derive(Debug, Parser)]
@@ -42,7 +45,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Run one group of rows
-    #[arg(long, value_name = "NAME", value_parser = ROWS.map(|(name, _)| name))]
+    #[arg(long, value_name = "NAME", value_parser = GROUPS.map(|group| group.name))]
     only: Option<String>,
     /// Measure this binary instead of the one built with the benchmark
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_repoxy"))]
@@ -116,6 +119,9 @@ impl Scale {
     };
 }
 
+/// What the kernel was told about TCP, on which large bodies depend. It is told to the reader and left as it is.
+const TCP: [&str; 4] = ["tcp_congestion_control", "tcp_available_congestion_control", "tcp_rmem", "tcp_wmem"];
+
 fn main() -> ExitCode {
     let options = Options::parse();
     match run(&options) {
@@ -140,11 +146,11 @@ fn run(options: &Options) -> Outcome<bool> {
     let yard = Yard::new(scratch.0.join("yard"), options.binary.clone());
     let bench = Bench { content, yard, scale };
     let mut book = Book::default();
-    for (name, row) in ROWS {
-        if options.only.as_deref().is_none_or(|only| only == name) {
-            eprintln!("measuring: {name}");
-            row(&bench, &mut book).map_err(|error| format!("{name}: {error}"))?;
-        }
+    for name in TCP {
+        let value = fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name))
+            .map_err(|error| format!("{name}: {error}"))?;
+        book.condition(name, &value.split_whitespace().collect::<Vec<_>>().join(" "));
     }
+    measure(&GROUPS, options.only.as_deref(), &bench, &mut book)?;
     conclude("spine", &book, judged, options.json.as_deref())
 }

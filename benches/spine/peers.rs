@@ -91,6 +91,7 @@ impl Yard {
         );
         let locations = "location / {\n\
              proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection '';\n\
+             proxy_buffers 8 32k; proxy_busy_buffers_size 64k;\n\
              proxy_cache content; proxy_cache_valid 200 7d;\n\
              proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; }";
         nginx(directory, &http, locations)
@@ -159,7 +160,7 @@ fn nginx(directory: &Path, http: &str, locations: &str) -> Outcome<Server> {
     fs::write(
         &config,
         format!(
-            "{user} daemon off; worker_processes auto; pid {place}/pid; error_log {place}/error.log;\n\
+            "{user} daemon off; worker_processes auto; worker_cpu_affinity auto; pid {place}/pid; error_log {place}/error.log;\n\
              events {{ worker_connections 8192; }}\n\
              http {{\n\
              access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000;\n\

@@ -2,22 +2,21 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use reqwest::Version;
-use serde_json::json;
 
 use crate::Scale;
 use crate::common::book::Goal;
+use crate::common::group::{Group, in_turn};
 use crate::common::load::{self, Load};
 use crate::common::process::Server;
 use crate::common::transfer::{self, Connection, Timing};
-use crate::common::{Item, MIB, Outcome, check, milliseconds};
+use crate::common::{Item, Outcome, check, milliseconds};
 use crate::content::{self, Content};
 use crate::origin::{Link, Origin};
 use crate::peers::{Peer, Yard};
@@ -33,24 +32,32 @@ pub(crate) struct Bench {
     pub(crate) scale: Scale,
 }
 
-/// A group of rows.
-type Row = fn(&Bench, &mut Book) -> Outcome<()>;
+/// Those that answer from their own disk.
+const WARM: &[Peer] = &[Peer::Repoxy, Peer::NginxStatic, Peer::NginxCache, Peer::Registry];
+/// Those that are cold at first, and upstream itself.
+const COLD: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct];
+/// Those that many clients ask for one cold blob.
+const CROWDED: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry];
+/// Those that many clients ask for as many.
+const WIDE: &[Peer] = &[Peer::Repoxy, Peer::NginxCache];
+/// Those that are measured over TLS and beside idle connections.
+pub(crate) const SERVING: &[Peer] = &[Peer::Repoxy, Peer::NginxStatic];
 
 /// All groups, in the order of the table.
-pub(crate) const ROWS: [(&str, Row); 13] = [
-    ("small", small),
-    ("large", large),
-    ("tls", over_tls),
-    ("cold", cold),
-    ("link", link),
-    ("image", image),
-    ("many", many),
-    ("crowd", crowd),
-    ("wide", wide),
-    ("outage", crate::outage::rows),
-    ("denied", crate::denied::rows),
-    ("idle", crate::idle::rows),
-    ("start", start),
+pub(crate) const GROUPS: [Group<Bench, Peer>; 13] = [
+    Group { name: "small", sides: WARM, rows: small },
+    Group { name: "large", sides: WARM, rows: large },
+    Group { name: "tls", sides: SERVING, rows: over_tls },
+    Group { name: "cold", sides: COLD, rows: cold },
+    Group { name: "link", sides: COLD, rows: link },
+    Group { name: "image", sides: COLD, rows: image },
+    Group { name: "many", sides: COLD, rows: many },
+    Group { name: "crowd", sides: CROWDED, rows: crowd },
+    Group { name: "wide", sides: WIDE, rows: wide },
+    Group { name: "outage", sides: &[Peer::Repoxy], rows: crate::outage::rows },
+    Group { name: "denied", sides: &[Peer::Repoxy], rows: crate::denied::rows },
+    Group { name: "idle", sides: SERVING, rows: crate::idle::rows },
+    Group { name: "start", sides: crate::start::STARTED, rows: crate::start::rows },
 ];
 
 /// Clients that pull the large blob at once.
@@ -59,13 +66,11 @@ const LARGE_CLIENTS: usize = 4;
 const PARALLEL_LAYERS: usize = 4;
 /// Packages that a client fetches at once.
 const PARALLEL_PACKAGES: usize = 16;
-/// How long a started server is left alone before its idle memory is read.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// A server in a directory that goes with it.
-struct Tenant {
+pub(crate) struct Tenant {
     peer: Peer,
-    server: Option<Server>,
+    pub(crate) server: Option<Server>,
     address: SocketAddr,
     directory: PathBuf,
 }
@@ -80,7 +85,7 @@ impl Drop for Tenant {
 
 impl Bench {
     /// Starts a peer with nothing in its cache. `Direct` is upstream itself.
-    fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
+    pub(crate) fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
         let directory = self.yard.fresh("peer")?;
         let server = match peer {
             Peer::Repoxy => Some(self.yard.repoxy(&directory, origin.address, "/-/ready")?),
@@ -114,7 +119,7 @@ impl Bench {
     }
 
     /// The quick upstream.
-    fn origin(&self, link: Link) -> Outcome<Origin> {
+    pub(crate) fn origin(&self, link: Link) -> Outcome<Origin> {
         Origin::start(self.content.directory.clone(), link)
     }
 }
@@ -137,6 +142,8 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let bare = bench.yard.repoxy_with(&directory, origin.address, "/-/ready", "hot_bytes = \"0\"\n", "")?;
     check(bare.address, &[tag])?;
     check(bare.address, &[tag])?;
+    let beside = tenants.iter().find(|tenant| tenant.peer == NginxStatic).map(|tenant| tenant.address);
+    let without_hot_map = [(Peer::Repoxy, bare.address), (NginxStatic, beside.ok_or("no nginx")?)];
     let one = std::slice::from_ref::<Item>;
     let cases = [
         ("tag manifest, 32 connections", one(tag), 32, AtLeast(1.25, NginxStatic), AtMost(1.0, NginxStatic)),
@@ -151,21 +158,18 @@ fn small(bench: &Bench, book: &mut Book) -> Outcome<()> {
         ("1 KiB blob, 32 connections", one(kib), 32, AtLeast(1.0, NginxStatic), None),
         ("1 MiB blob, 32 connections", one(mib), 32, AtLeast(1.4, NginxStatic), None),
     ];
-    for _ in 0..bench.scale.rounds {
+    for round in 0..bench.scale.rounds {
         for (name, items, connections, rate_goal, tail_goal) in cases {
-            for tenant in &tenants {
+            for tenant in in_turn(&tenants, round) {
                 let shown = load::run(tenant.address, items, &Load::flat_out(connections, bench.scale.load))?;
                 book.note(name, "answers/s", rate_goal, tenant.peer, shown.per_second);
                 book.note(&format!("{name}: p99"), "ms", tail_goal, tenant.peer, shown.p99);
             }
         }
         let name = "tag manifest, 32 connections, hot map off";
-        for (peer, address) in [
-            (Peer::Repoxy, bare.address),
-            (NginxStatic, tenants.iter().find(|t| t.peer == NginxStatic).map_or(bare.address, |t| t.address)),
-        ] {
-            let shown = load::run(address, one(tag), &Load::flat_out(32, bench.scale.load))?;
-            book.note(name, "answers/s", AtLeast(0.6, NginxStatic), peer, shown.per_second);
+        for (peer, address) in in_turn(&without_hot_map, round) {
+            let shown = load::run(*address, one(tag), &Load::flat_out(32, bench.scale.load))?;
+            book.note(name, "answers/s", AtLeast(0.6, NginxStatic), *peer, shown.per_second);
         }
     }
     Ok(())
@@ -176,8 +180,8 @@ fn large(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.gib;
     let origin = bench.origin(Link::QUICK)?;
     let tenants = bench.warm(&origin, &[item])?;
-    for _ in 0..bench.scale.rounds {
-        for tenant in &tenants {
+    for round in 0..bench.scale.rounds {
+        for tenant in in_turn(&tenants, round) {
             let before = tenant.cpu_seconds()?;
             let (wall, timings) = together(tenant.address, &[item], LARGE_CLIENTS)?;
             let moved = gigabytes(timings.iter().map(|timing| timing.bytes).sum());
@@ -196,7 +200,7 @@ fn over_tls(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let Content { tag, hundred, .. } = &bench.content;
     let origin = bench.origin(Link::QUICK)?;
     let mut tenants = Vec::new();
-    for peer in [Peer::Repoxy, Peer::NginxStatic] {
+    for &peer in SERVING {
         let directory = bench.yard.fresh("peer")?;
         let door = Door::new(&directory)?;
         let server = if peer == Peer::Repoxy {
@@ -211,9 +215,9 @@ fn over_tls(bench: &Bench, book: &mut Book) -> Outcome<()> {
         tenants.push((Tenant { peer, server: Some(server), address, directory }, door));
     }
     let duration = bench.scale.load;
-    for _ in 0..bench.scale.rounds {
+    for round in 0..bench.scale.rounds {
         for (version, streams, by) in [(Version::HTTP_11, 1, "HTTP/1.1"), (Version::HTTP_2, 8, "HTTP/2")] {
-            for (tenant, door) in &tenants {
+            for (tenant, door) in in_turn(&tenants, round) {
                 let mut note =
                     |name: &str, unit, figure| book.note(name, unit, Goal::None, tenant.peer, figure);
                 let clients = Clients { version, connections: 32, streams, duration };
@@ -246,7 +250,7 @@ fn cold(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.gib;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             let before = tenant.cpu_seconds()?;
             let timing = cold_fetch(bench, &tenant, item)?;
@@ -269,7 +273,7 @@ fn link(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.hundred;
     let origin = bench.origin(Link::FAR_AND_NARROW)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             let timing = cold_fetch(bench, &tenant, item)?;
             check_first(&tenant, item, round)?;
@@ -303,7 +307,7 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let (manifest, layers) = &bench.content.image;
     let origin = bench.origin(Link::FAR)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             let cold = milliseconds(pull(tenant.address, manifest, layers)?);
@@ -350,7 +354,7 @@ fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let items = &bench.content.many;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct] {
+        for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             for state in ["cold", "warm"] {
@@ -372,7 +376,7 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.hundred;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for peer in [Peer::Repoxy, Peer::NginxCache, Peer::Registry] {
+        for &peer in in_turn(CROWDED, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             origin.take_gets(&item.path);
@@ -380,11 +384,11 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
             let name = |what: &str| format!("50 clients, one cold 100 MiB blob: {what}");
             #[expect(clippy::cast_precision_loss, reason = "a count of at most 50 or so")]
             let gets = origin.take_gets(&item.path) as f64;
-            book.note(&name("upstream GETs"), "", Goal::Limit(1.0), peer, gets);
+            book.note(&name("upstream GETs"), "", Goal::Ceiling(1.0), peer, gets);
             let wall_goal = Goal::AtMost(0.75, Peer::NginxCache);
             book.note(&name("wall"), "ms", wall_goal, peer, milliseconds(wall));
             book.note(&name("CPU"), "s", Goal::None, peer, tenant.cpu_seconds()?);
-            book.note(&name("peak memory"), "MiB", Goal::Limit(48.0), peer, tenant.peak()?);
+            book.note(&name("peak memory"), "MiB", Goal::Ceiling(48.0), peer, tenant.peak()?);
             if round == 0 {
                 check(tenant.address, &[item])?;
             }
@@ -405,94 +409,15 @@ fn wide(bench: &Bench, book: &mut Book) -> Outcome<()> {
         return Err(format!("needs {needed:.0} GB of disk and there are {free:.0}").into());
     }
     let origin = bench.origin(Link::QUICK)?;
-    for peer in [Peer::Repoxy, Peer::NginxCache] {
+    for &peer in WIDE {
         let tenant = bench.start(peer, &origin)?;
         let (wall, _) = together(tenant.address, &items, items.len())?;
         let name = |what: &str| format!("256 clients, 256 cold 100 MiB blobs: {what}");
-        book.note(&name("peak memory"), "MiB", Goal::Limit(96.0), peer, tenant.peak()?);
+        book.note(&name("peak memory"), "MiB", Goal::Ceiling(96.0), peer, tenant.peak()?);
         book.note(&name("wall"), "ms", Goal::None, peer, milliseconds(wall));
         check(tenant.address, &items)?;
     }
     Ok(())
-}
-
-/// Starting and idling with many refs, and the binary's size.
-fn start(bench: &Bench, book: &mut Book) -> Outcome<()> {
-    let origin = bench.origin(Link::QUICK)?;
-    let directory = bench.yard.fresh("peer")?;
-    // Started once, so that the root is there as repoxy makes it.
-    drop(bench.yard.repoxy(&directory, origin.address, "/-/ready")?);
-    let path = write_refs(&directory.join("root"), &bench.content, bench.scale.refs)?;
-    for _ in 0..bench.scale.rounds {
-        let index = directory.join("root/index");
-        if index.exists() {
-            fs::remove_dir_all(&index)?;
-        }
-        let server = bench.yard.repoxy(&directory, origin.address, &path)?;
-        let first_hit = milliseconds(server.started.elapsed());
-        let limit = Goal::Limit(100.0);
-        book.note("start to first hit, 100,000 refs, no index", "ms", limit, Peer::Repoxy, first_hit);
-        drop(server);
-        reindex(&bench.yard.binary, &directory)?;
-        let server = bench.yard.repoxy(&directory, origin.address, &path)?;
-        let first_hit = milliseconds(server.started.elapsed());
-        book.note("start to first hit, 100,000 refs", "ms", limit, Peer::Repoxy, first_hit);
-        check(server.address, &[&Item { path: path.clone(), ..bench.content.tag.clone() }])?;
-        thread::sleep(SETTLE);
-        let idle = server.memory()?.resident;
-        book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), Peer::Repoxy, idle);
-        drop(server);
-        for peer in [Peer::NginxStatic, Peer::Registry] {
-            let tenant = bench.start(peer, &origin)?;
-            let Some(server) = &tenant.server else { continue };
-            let first = milliseconds(server.started.elapsed());
-            book.note("start to first hit, 100,000 refs", "ms", limit, peer, first);
-            thread::sleep(SETTLE);
-            let idle = server.memory()?.resident;
-            book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), peer, idle);
-        }
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a file's size")]
-    let size = fs::metadata(&bench.yard.binary)?.len() as f64 / MIB as f64;
-    book.note("binary, stripped", "MiB", Goal::Limit(25.0), Peer::Repoxy, size);
-    Ok(())
-}
-
-/// Writes refs by hand, a hundred tags a repository, all pointing at one manifest; returns the request
-/// path of one of them, which upstream does not have.
-fn write_refs(root: &Path, content: &Content, count: u64) -> Outcome<String> {
-    let container = root.join("type/container");
-    let Item { path, size, digest } = &content.tag;
-    let blob = container.join("blobs/sha256").join(&digest[..2]).join(&digest[2..4]);
-    fs::create_dir_all(&blob)?;
-    fs::copy(content.directory.join(path.trim_start_matches('/')), blob.join(digest))?;
-    let reference = serde_json::to_vec(&json!({
-        "kind": "container.tag",
-        "targetDigest": format!("sha256:{digest}"),
-        "mediaType": content::MANIFEST,
-        "size": size,
-        "upstream": "registry.example.org",
-        "fetchedAt": "2025-11-09T12:34:56Z",
-    }))?;
-    for number in 0..count {
-        let tags = container.join(format!("proxies/hub/refs/filled/r{}/tags", number / 100));
-        if number % 100 == 0 {
-            fs::create_dir_all(&tags)?;
-        }
-        fs::write(tags.join(format!("t{}.json", number % 100)), &reference)?;
-    }
-    Ok("/v2/filled/r0/manifests/t7".to_owned())
-}
-
-/// Rebuilds the index while no server runs.
-fn reindex(binary: &Path, directory: &Path) -> Outcome<()> {
-    let done =
-        Command::new(binary).args(["reindex", "--config"]).arg(directory.join("repoxy.toml")).output()?;
-    if done.status.success() {
-        Ok(())
-    } else {
-        Err(format!("reindex: {}", String::from_utf8_lossy(&done.stderr)).into())
-    }
 }
 
 /// Lets `clients` fetch at once, each the next of the items in turn; returns the time until the last
