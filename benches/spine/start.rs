@@ -45,7 +45,7 @@ pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
     }
     #[expect(clippy::cast_precision_loss, reason = "a file's size")]
     let size = fs::metadata(&bench.yard.binary)?.len() as f64 / MIB as f64;
-    book.note("binary, stripped", "MiB", Goal::Ceiling(25.0), Peer::Repoxy, size);
+    book.note("binary, stripped", "MiB", Goal::Limit(25.0), Peer::Repoxy, size);
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn note_first(book: &mut Book, peer: Peer, server: &Server) {
 fn note_idle(book: &mut Book, peer: Peer, server: &Server) -> Outcome<()> {
     thread::sleep(SETTLE);
     let idle = server.memory()?.resident;
-    book.note("idle memory, 100,000 refs", "MiB", Goal::Ceiling(15.0), peer, idle);
+    book.note("idle memory, 100,000 refs", "MiB", Goal::Limit(15.0), peer, idle);
     Ok(())
 }
 
