@@ -3,6 +3,9 @@
 
 pub mod support;
 
+#[path = "pull/grants.rs"]
+mod grants;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::fill::{Content, FillEnd, Settled, Unkept};
-use super::find::Held;
+use super::find::{Held, are_alike};
 use super::follow::{Flow, Release};
 use super::judge::Judged;
 use super::meters::Outcome;
@@ -180,8 +180,8 @@ impl Job {
         let Some(digest) = self.resource.expect.as_ref().and_then(Checksum::digest) else { return Ok(None) };
         let artifact_type = self.resource.key.proxy.artifact_type;
         let blob = match self.cache.store.ensure_live(artifact_type, &digest, None).await {
-            Ok(Some(blob)) => blob,
-            Ok(None) => return Ok(None),
+            Ok(Some(blob)) if !self.resource.delivery.is_exceeded_by(blob.size()) => blob,
+            Ok(_) => return Ok(None),
             Err(error) => {
                 tracing::warn!(%error, %digest, "could not look for a blob");
                 return Ok(None);
@@ -294,10 +294,7 @@ impl Job {
     ) -> Result<Arrived, Failure> {
         let resource = &self.resource;
         let size = answer.content_length().or(resource.size);
-        let limit = match resource.delivery {
-            Delivery::Whole { limit } => Some(limit),
-            Delivery::Streamed => None,
-        };
+        let limit = resource.delivery.limit();
         if let Some(limit) = limit.filter(|limit| size.is_some_and(|size| size > *limit)) {
             return Err(Failure::passing(Refusal::TooLarge { limit }, "too-large"));
         }
@@ -494,19 +491,11 @@ impl Cache {
     /// Whether another ref of the scope links the resource, and not with another size than it has, so
     /// that it needs none of its own.
     async fn vouched_for(&self, protocol: &'static dyn Protocol, resource: &Resource, size: u64) -> bool {
-        if resource.media_type == MediaType::Upstream || !resource.linked {
+        if resource.media_type == MediaType::Upstream {
             return false;
         }
-        let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest) else { return false };
-        let scope = protocol.scope(&resource.key.path);
-        let stated = match self.index.get().filter(|index| index.is_complete()) {
-            Some(index) => match index.grant(&resource.key.proxy, scope, &digest) {
-                Ok(Some(grant)) => Some(grant.size),
-                Ok(None) | Err(_) => None,
-            },
-            None => self.granted_by_files(protocol, resource).await.map(|held| held.size),
-        };
-        stated.is_some_and(|stated| stated.is_none_or(|stated| stated == size))
+        let granted = self.granted(protocol, resource).await;
+        granted.is_some_and(|held| held.size.is_none_or(|stated| stated == size))
     }
 
     /// Gives content that is served by its digest, on the strength of a name that may move on, a
@@ -519,14 +508,19 @@ impl Cache {
         let target = held.reference.target_digest;
         tokio::spawn(async move {
             let Ok(Some(granting)) = cache.store.read_ref(&used).await else { return };
-            if granting.target_digest != target {
+            if granting.target_digest != target || !are_alike(protocol, &granting.kind, resource.kind) {
                 return;
             }
-            let reference = Ref {
+            let mut reference = Ref {
                 kind: resource.kind.to_owned(),
                 ttl_seconds: resource.freshness.ttl_seconds(),
                 ..granting
             };
+            cache.complete(protocol, &resource.key, &mut reference);
+            if reference.links.is_none() && protocol.is_document(&reference.kind) {
+                tracing::debug!(key = %resource.key, "what is served by digest is not a document that can be read");
+                return;
+            }
             let Some(site) = cache.sites.get(&resource.key.proxy).cloned() else { return };
             let place = Place::of(&resource);
             let withdrawals = cache.withdrawals.count();
