@@ -5,6 +5,8 @@ pub mod support;
 
 #[path = "pull/grants.rs"]
 mod grants;
+#[path = "pull/sha512.rs"]
+mod sha512;
 
 use std::time::Duration;
 

@@ -80,8 +80,6 @@ pub(super) struct Arrived {
     pub sealed: Sealed,
     /// The bytes, if it is delivered whole.
     pub document: Option<Bytes>,
-    /// How to follow it, if those who wait have not been let in.
-    pub unseen: Option<Box<Flow>>,
 }
 
 impl Job {
@@ -322,12 +320,7 @@ impl Job {
         let (reader, written) = (staged.reader(), staged.progress());
         let flow = Flow { reader, written, release: released, size, named: named.is_some() };
         let end = end.filter(|_| resource.delivery == Delivery::Streamed);
-        let mut outlet = Outlet::new(self, end, (reference, flow), release);
-        // Content that is named in another algorithm only is not shown before it is whole: what it is
-        // called here is not known yet.
-        if named.is_some() || resource.expect.is_none() {
-            outlet.open();
-        }
+        let outlet = Outlet::open(self, end, (reference, flow), release);
         self.take_body(answer, ask, staged, &claims, limit, outlet).await
     }
 
@@ -370,13 +363,13 @@ impl Job {
             Delivery::Whole { .. } => Some(reader.whole(sealed.size).map_err(|_| unreadable())?),
             Delivery::Streamed => None,
         };
-        Ok(Arrived { reference, sealed, document, unseen: outlet.unseen() })
+        Ok(Arrived { reference, sealed, document })
     }
 
     /// Publishes what has arrived, if the dialect accepts it. What it accepts and the store does not is for
     /// those who wait all the same.
     async fn publish(&self, arrived: Arrived, end: &FillEnd) -> Result<Obtained, Failure> {
-        let Arrived { mut reference, sealed, document, unseen } = arrived;
+        let Arrived { mut reference, sealed, document } = arrived;
         let judged = match &document {
             Some(document) => self.judge(document).await?,
             None => Judged::default(),
@@ -385,9 +378,9 @@ impl Job {
             reference.links = Some(self.links(&reference, document)?);
         }
         let is_told = sealed.unstored().is_some();
-        let clients_have_it = document.is_none() && unseen.is_none();
         let _turn = match sealed.size {
-            ..=BEHIND_BYTES if clients_have_it => self.cache.turns.acquire().await.ok(),
+            // Its clients have it already.
+            ..=BEHIND_BYTES if document.is_none() => self.cache.turns.acquire().await.ok(),
             _ => None,
         };
         let failure = match self.keep(&reference, sealed, judged).await {
@@ -406,10 +399,6 @@ impl Job {
         if let Some(document) = document {
             let unkept = Unkept { reference, content: Content::Document(document), why: failure };
             return Ok(Obtained::Unkept(Box::new(unkept)));
-        }
-        if let Some(flow) = unseen {
-            let size = Some(reference.size);
-            end.flow(reference, Flow { size, named: true, ..*flow });
         }
         Err(failure)
     }
