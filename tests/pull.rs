@@ -3,6 +3,13 @@
 
 pub mod support;
 
+#[path = "pull/grants.rs"]
+mod grants;
+#[path = "pull/lists.rs"]
+mod lists;
+#[path = "pull/sha512.rs"]
+mod sha512;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -98,32 +105,6 @@ async fn twenty_lookups_of_a_missing_name_are_one_request() {
         assert_eq!((got.status, got.error_code().as_str()), (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"));
     }
     assert_eq!(origin.count("*", "*") + origin.count("GET", "/v2/library/app/manifests/2.0"), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tags_are_listed_in_pages_whatever_upstream_makes_of_them() {
-    let origin = Origin::start().await;
-    for tag in ["b", "a", "d", "c"] {
-        origin.image("library/app", tag, 1, 10);
-    }
-    let repoxy = Repoxy::before(&origin);
-    let page = repoxy.get("/v2/hub/library/app/tags/list?n=2&last=a").await;
-    assert_eq!(page.status, StatusCode::OK);
-    let body: serde_json::Value = serde_json::from_slice(page.bytes()).expect("JSON");
-    assert_eq!(body["tags"], serde_json::json!(["b", "c"]));
-    assert_eq!(page.header("link"), "</v2/hub/library/app/tags/list?last=c&n=2>; rel=\"next\"");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_catalogue_lists_what_is_cached() {
-    let origin = Origin::start().await;
-    let repoxy = Repoxy::before(&origin);
-    for name in ["b/x", "a/x"] {
-        repoxy.get(&origin.image(name, "1", 1, 10).path).await;
-    }
-    let body: serde_json::Value =
-        serde_json::from_slice(repoxy.get("/v2/_catalog").await.bytes()).expect("JSON");
-    assert_eq!(body["repositories"], serde_json::json!(["a/x", "b/x"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

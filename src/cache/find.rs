@@ -12,7 +12,7 @@ use moka::sync::Cache as Bounded;
 
 use super::Cache;
 use crate::index::{Grant, Index, Record};
-use crate::model::{Digest, MediaType, ProxyId, Ref, RefKey, Resource};
+use crate::model::{DOCUMENT_MAX_LEN, Digest, MediaType, ProxyId, Ref, RefKey, Resource};
 use crate::protocol::Protocol;
 use crate::store::StoreError;
 
@@ -28,11 +28,26 @@ pub(super) struct Held {
 }
 
 /// The grants of one scope, read from the files.
-type ScopeGrants = Arc<HashMap<Digest, Grant>>;
+#[derive(Debug, Default)]
+struct ScopeGrants {
+    /// By what is targeted, and whether that is a document.
+    targets: HashMap<(Digest, bool), Grant>,
+    links: HashMap<Digest, Grant>,
+}
+
+impl ScopeGrants {
+    /// What [`Index::grant`] says of the same refs.
+    fn grant(&self, digest: Digest, is_document: bool) -> Option<&Grant> {
+        match self.targets.get(&(digest, is_document)) {
+            None if !self.targets.contains_key(&(digest, !is_document)) => self.links.get(&digest),
+            target => target,
+        }
+    }
+}
 
 /// Grants read from the files while there is no complete index.
 #[derive(Debug)]
-pub(super) struct FileGrants(Bounded<(ProxyId, String), ScopeGrants>);
+pub(super) struct FileGrants(Bounded<(ProxyId, String), Arc<ScopeGrants>>);
 
 /// How long grants read from the files are used before the files are read again.
 const FILE_GRANTS_HOLD: Duration = Duration::from_secs(10);
@@ -62,7 +77,9 @@ impl Cache {
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the index did not answer"),
             }
-            if let Some(held) = granted_by_index(index, protocol, resource) {
+            if index.is_complete()
+                && let Some(held) = granted_by_index(index, protocol, resource)
+            {
                 return Some(held);
             }
         }
@@ -84,12 +101,16 @@ impl Cache {
         }
     }
 
+    /// What another ref of the scope grants.
+    pub(super) async fn granted(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
+        match self.index.get().filter(|index| index.is_complete()) {
+            Some(index) => granted_by_index(&index, protocol, resource),
+            None => self.granted_by_files(protocol, resource).await,
+        }
+    }
+
     /// The same from the files, for as long as the index does not know all refs.
-    pub(super) async fn granted_by_files(
-        &self,
-        protocol: &'static dyn Protocol,
-        resource: &Resource,
-    ) -> Option<Held> {
+    async fn granted_by_files(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
         let digest = linked_digest(resource)?;
         let scope = protocol.scope(&resource.key.path).to_owned();
         let of = (resource.key.proxy.clone(), scope);
@@ -101,7 +122,8 @@ impl Cache {
                 grants
             }
         };
-        Held::granted(grants.get(&digest)?.clone(), digest, resource)
+        let grant = grants.grant(digest, protocol.is_document(resource.kind))?;
+        Held::granted(grant.clone(), digest, resource)
     }
 
     async fn read_grants(
@@ -109,8 +131,8 @@ impl Cache {
         protocol: &'static dyn Protocol,
         proxy: &ProxyId,
         scope: &str,
-    ) -> HashMap<Digest, Grant> {
-        let mut grants = HashMap::new();
+    ) -> ScopeGrants {
+        let mut grants = ScopeGrants::default();
         let mut refs = 0;
         let mut scan = self.store.scan_scope(proxy, scope);
         while let Some(page) = scan.next_page().await {
@@ -128,11 +150,11 @@ impl Cache {
                 let fetched_at = reference.fetched_at;
                 for link in reference.links.iter().flatten() {
                     let grant = || Grant { key: key.clone(), fetched_at, size: link.size, target: None };
-                    grants.entry(link.digest).or_insert_with(grant);
+                    grants.links.entry(link.digest).or_insert_with(grant);
                 }
-                let digest = reference.target_digest;
+                let target = (reference.target_digest, protocol.is_document(&reference.kind));
                 let size = Some(reference.size);
-                grants.insert(digest, Grant { key, fetched_at, size, target: Some(reference) });
+                grants.targets.insert(target, Grant { key, fetched_at, size, target: Some(reference) });
             }
             if refs >= MAX_SCOPE_REFS {
                 tracing::warn!(%proxy, scope, refs, "too many refs to read without an index");
@@ -168,8 +190,10 @@ impl Cache {
     }
 
     /// Fills in the links of a ref that was written without them, by hand or by an older version.
-    fn complete(&self, protocol: &dyn Protocol, key: &RefKey, reference: &mut Ref) {
-        if reference.links.is_some() || !protocol.is_document(&reference.kind) {
+    /// They stay unknown if what it targets is not there, is no document, or is too large for one.
+    pub(super) fn complete(&self, protocol: &dyn Protocol, key: &RefKey, reference: &mut Ref) {
+        let is_small = reference.size <= DOCUMENT_MAX_LEN;
+        if reference.links.is_some() || !protocol.is_document(&reference.kind) || !is_small {
             return;
         }
         let artifact_type = key.proxy.artifact_type;
@@ -184,18 +208,25 @@ impl Cache {
     }
 }
 
-/// What another ref of the scope grants, by the index. One that is being rebuilt is not asked: it does not
-/// know all, and may be without what makes the question cheap.
+/// What another ref of the scope grants, by the index. One that is being rebuilt is not to be asked: it does
+/// not know all, and may be without what makes the question cheap.
 fn granted_by_index(index: &Index, protocol: &dyn Protocol, resource: &Resource) -> Option<Held> {
-    let digest = linked_digest(resource).filter(|_| index.is_complete())?;
+    let digest = linked_digest(resource)?;
     let scope = protocol.scope(&resource.key.path);
-    match index.grant(&resource.key.proxy, scope, &digest) {
+    let fits = |kind: &str| are_alike(protocol, kind, resource.kind);
+    match index.grant(&resource.key.proxy, scope, &digest, fits) {
         Ok(grant) => grant.and_then(|grant| Held::granted(grant, digest, resource)),
         Err(error) => {
             tracing::debug!(%error, "the index did not answer");
             None
         }
     }
+}
+
+/// Whether one kind's content may be the other's: both are documents, or neither is. A document has been read
+/// and found to be one, and has a media type of its own; other content may be anything.
+pub(super) fn are_alike(protocol: &dyn Protocol, one: &str, other: &str) -> bool {
+    protocol.is_document(one) == protocol.is_document(other)
 }
 
 /// The digest by which another ref of the scope may grant a resource.
@@ -220,5 +251,38 @@ impl Held {
         let mut reference = Ref::new(kind, digest, size.unwrap_or(0), grant.fetched_at);
         reference.media_type = Some(media_type.to_owned());
         Some(Self { reference, used, size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn files_grant_what_the_index_would() {
+        let digest = Digest::of(b"x");
+        let grant = |path: &str| Grant {
+            key: format!("container/hub/refs/a/{path}").parse().expect("a key"),
+            fetched_at: Timestamp::MIN,
+            size: None,
+            target: None,
+        };
+        let link = || HashMap::from([(digest, grant("link"))]);
+        for (targets, document, other) in [
+            (&[][..], Some("link"), Some("link")),
+            (&[true], Some("true"), None),
+            (&[false], None, Some("false")),
+            (&[true, false], Some("true"), Some("false")),
+        ] {
+            let targets = targets.iter().map(|&is| ((digest, is), grant(&is.to_string()))).collect();
+            let grants = ScopeGrants { targets, links: link() };
+            let of = |is_document| {
+                let key = grants.grant(digest, is_document)?.key.to_string();
+                Some(key.rsplit('/').next()?.to_owned())
+            };
+            assert_eq!((of(true).as_deref(), of(false).as_deref()), (document, other));
+            assert_eq!(grants.grant(Digest::of(b"y"), true), None);
+        }
     }
 }

@@ -345,8 +345,8 @@ impl Cache {
         }
     }
 
-    /// Opens the blob of what is cached; `None` if it is not there, so that the ref is as good as
-    /// none.
+    /// Opens the blob of what is cached; `None` if it is not there, or too large for what is wanted, so that the
+    /// ref is as good as none.
     async fn open(&self, resource: &Resource, held: Held) -> Option<(Held, Blob)> {
         let (artifact_type, digest) = (resource.key.proxy.artifact_type, held.reference.target_digest);
         let blob = match self.store.open_blob(artifact_type, &digest, held.size) {
@@ -362,6 +362,10 @@ impl Cache {
             }
         }?;
         let size = blob.size();
+        if resource.delivery.is_exceeded_by(size) {
+            tracing::warn!(key = %held.used, size, "what is cached is too large to be delivered whole");
+            return None;
+        }
         let reference = Ref { size, ..held.reference };
         Some((Held { reference, size: Some(size), ..held }, blob))
     }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::fill::{Content, FillEnd, Settled, Unkept};
-use super::find::Held;
+use super::find::{Held, are_alike};
 use super::follow::{Flow, Release};
 use super::judge::Judged;
 use super::meters::Outcome;
@@ -80,8 +80,6 @@ pub(super) struct Arrived {
     pub sealed: Sealed,
     /// The bytes, if it is delivered whole.
     pub document: Option<Bytes>,
-    /// How to follow it, if those who wait have not been let in.
-    pub unseen: Option<Box<Flow>>,
 }
 
 impl Job {
@@ -180,8 +178,8 @@ impl Job {
         let Some(digest) = self.resource.expect.as_ref().and_then(Checksum::digest) else { return Ok(None) };
         let artifact_type = self.resource.key.proxy.artifact_type;
         let blob = match self.cache.store.ensure_live(artifact_type, &digest, None).await {
-            Ok(Some(blob)) => blob,
-            Ok(None) => return Ok(None),
+            Ok(Some(blob)) if !self.resource.delivery.is_exceeded_by(blob.size()) => blob,
+            Ok(_) => return Ok(None),
             Err(error) => {
                 tracing::warn!(%error, %digest, "could not look for a blob");
                 return Ok(None);
@@ -294,10 +292,7 @@ impl Job {
     ) -> Result<Arrived, Failure> {
         let resource = &self.resource;
         let size = answer.content_length().or(resource.size);
-        let limit = match resource.delivery {
-            Delivery::Whole { limit } => Some(limit),
-            Delivery::Streamed => None,
-        };
+        let limit = resource.delivery.limit();
         if let Some(limit) = limit.filter(|limit| size.is_some_and(|size| size > *limit)) {
             return Err(Failure::passing(Refusal::TooLarge { limit }, "too-large"));
         }
@@ -325,12 +320,7 @@ impl Job {
         let (reader, written) = (staged.reader(), staged.progress());
         let flow = Flow { reader, written, release: released, size, named: named.is_some() };
         let end = end.filter(|_| resource.delivery == Delivery::Streamed);
-        let mut outlet = Outlet::new(self, end, (reference, flow), release);
-        // Content that is named in another algorithm only is not shown before it is whole: what it is
-        // called here is not known yet.
-        if named.is_some() || resource.expect.is_none() {
-            outlet.open();
-        }
+        let outlet = Outlet::open(self, end, (reference, flow), release);
         self.take_body(answer, ask, staged, &claims, limit, outlet).await
     }
 
@@ -373,13 +363,13 @@ impl Job {
             Delivery::Whole { .. } => Some(reader.whole(sealed.size).map_err(|_| unreadable())?),
             Delivery::Streamed => None,
         };
-        Ok(Arrived { reference, sealed, document, unseen: outlet.unseen() })
+        Ok(Arrived { reference, sealed, document })
     }
 
     /// Publishes what has arrived, if the dialect accepts it. What it accepts and the store does not is for
     /// those who wait all the same.
     async fn publish(&self, arrived: Arrived, end: &FillEnd) -> Result<Obtained, Failure> {
-        let Arrived { mut reference, sealed, document, unseen } = arrived;
+        let Arrived { mut reference, sealed, document } = arrived;
         let judged = match &document {
             Some(document) => self.judge(document).await?,
             None => Judged::default(),
@@ -388,9 +378,9 @@ impl Job {
             reference.links = Some(self.links(&reference, document)?);
         }
         let is_told = sealed.unstored().is_some();
-        let clients_have_it = document.is_none() && unseen.is_none();
         let _turn = match sealed.size {
-            ..=BEHIND_BYTES if clients_have_it => self.cache.turns.acquire().await.ok(),
+            // Its clients have it already.
+            ..=BEHIND_BYTES if document.is_none() => self.cache.turns.acquire().await.ok(),
             _ => None,
         };
         let failure = match self.keep(&reference, sealed, judged).await {
@@ -409,10 +399,6 @@ impl Job {
         if let Some(document) = document {
             let unkept = Unkept { reference, content: Content::Document(document), why: failure };
             return Ok(Obtained::Unkept(Box::new(unkept)));
-        }
-        if let Some(flow) = unseen {
-            let size = Some(reference.size);
-            end.flow(reference, Flow { size, named: true, ..*flow });
         }
         Err(failure)
     }
@@ -494,19 +480,11 @@ impl Cache {
     /// Whether another ref of the scope links the resource, and not with another size than it has, so
     /// that it needs none of its own.
     async fn vouched_for(&self, protocol: &'static dyn Protocol, resource: &Resource, size: u64) -> bool {
-        if resource.media_type == MediaType::Upstream || !resource.linked {
+        if resource.media_type == MediaType::Upstream {
             return false;
         }
-        let Some(digest) = resource.expect.as_ref().and_then(Checksum::digest) else { return false };
-        let scope = protocol.scope(&resource.key.path);
-        let stated = match self.index.get().filter(|index| index.is_complete()) {
-            Some(index) => match index.grant(&resource.key.proxy, scope, &digest) {
-                Ok(Some(grant)) => Some(grant.size),
-                Ok(None) | Err(_) => None,
-            },
-            None => self.granted_by_files(protocol, resource).await.map(|held| held.size),
-        };
-        stated.is_some_and(|stated| stated.is_none_or(|stated| stated == size))
+        let granted = self.granted(protocol, resource).await;
+        granted.is_some_and(|held| held.size.is_none_or(|stated| stated == size))
     }
 
     /// Gives content that is served by its digest, on the strength of a name that may move on, a
@@ -519,14 +497,19 @@ impl Cache {
         let target = held.reference.target_digest;
         tokio::spawn(async move {
             let Ok(Some(granting)) = cache.store.read_ref(&used).await else { return };
-            if granting.target_digest != target {
+            if granting.target_digest != target || !are_alike(protocol, &granting.kind, resource.kind) {
                 return;
             }
-            let reference = Ref {
+            let mut reference = Ref {
                 kind: resource.kind.to_owned(),
                 ttl_seconds: resource.freshness.ttl_seconds(),
                 ..granting
             };
+            cache.complete(protocol, &resource.key, &mut reference);
+            if reference.links.is_none() && protocol.is_document(&reference.kind) {
+                tracing::debug!(key = %resource.key, "what is served by digest is not a document that can be read");
+                return;
+            }
             let Some(site) = cache.sites.get(&resource.key.proxy).cloned() else { return };
             let place = Place::of(&resource);
             let withdrawals = cache.withdrawals.count();

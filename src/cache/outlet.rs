@@ -17,32 +17,26 @@ pub(super) struct Outlet<'f> {
     job: &'f Job,
     /// Where those wait who may see it before it is published; nobody may see what is judged as a whole.
     end: Option<&'f FillEnd>,
-    /// What they are given when they are let in.
-    shut: Option<Box<(Ref, Flow)>>,
     release: watch::Sender<Release>,
     is_told: bool,
 }
 
 impl<'f> Outlet<'f> {
-    /// One that is shut.
-    pub(super) fn new(
+    /// Lets in those who wait. How much of it they see before all is there and right, the flow says.
+    pub(super) fn open(
         job: &'f Job,
         end: Option<&'f FillEnd>,
-        flow: (Ref, Flow),
+        (reference, flow): (Ref, Flow),
         release: watch::Sender<Release>,
     ) -> Self {
-        Self { job, end, shut: Some(Box::new(flow)), release, is_told: false }
-    }
-
-    /// Lets in those who wait.
-    pub(super) fn open(&mut self) {
-        if let (Some(end), Some(flow)) = (self.end, self.shut.take()) {
-            end.flow(flow.0, flow.1);
+        if let Some(end) = end {
+            end.flow(reference, flow);
         }
+        Self { job, end, release, is_told: false }
     }
 
     /// The store does not take what comes: it goes to those who wait now and to nobody after them, for its
-    /// beginning will be gone. They are let in at once, for nothing will be there afterwards.
+    /// beginning will be gone.
     pub(super) fn pass_by(&mut self, why: &StoreError) {
         if self.is_told {
             return;
@@ -52,18 +46,11 @@ impl<'f> Outlet<'f> {
         if let Some(end) = self.end {
             end.unlist();
         }
-        self.open();
     }
 
     /// Tells followers that all bytes are there and right.
     pub(super) fn release(&self, size: u64) {
         self.release.send_replace(Release::Whole { size });
-    }
-
-    /// What those are given who wait and have not been let in, if there are any.
-    pub(super) fn unseen(mut self) -> Option<Box<Flow>> {
-        self.end?;
-        self.shut.take().map(|flow| Box::new(flow.1))
     }
 }
 

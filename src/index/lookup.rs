@@ -26,8 +26,12 @@ pub(super) const GRANT_BY_TARGET: &str = concat!(
     "SELECT ",
     ref_columns!(),
     ", r.area, r.path FROM scopes s CROSS JOIN refs r WHERE s.proxy = ?1 AND s.name = ?2 \
-     AND r.digest = ?3 AND r.type = ?4 AND r.proxy = ?1 AND r.scope = s.id LIMIT 1"
+     AND r.digest = ?3 AND r.type = ?4 AND r.proxy = ?1 AND r.scope = s.id LIMIT ?5"
 );
+
+/// The most refs that target a digest of which one is looked for that fits. Tags without end may target a
+/// manifest; of what does not fit those there are few beside what does.
+const MAX_TARGETS: usize = 100;
 
 pub(super) const GRANT_BY_LINK: &str = "SELECT r.area, r.path, r.fetched_at, l.size \
      FROM scopes s CROSS JOIN links l CROSS JOIN refs r WHERE s.proxy = ?1 AND s.name = ?2 \
@@ -89,20 +93,35 @@ impl Index {
         Ok(found.map(|at| at.0))
     }
 
-    /// A ref of exactly this scope that targets the digest, else one that links it.
-    pub fn grant(&self, proxy: &ProxyId, scope: &str, digest: &Digest) -> Result<Option<Grant>, IndexError> {
+    /// A ref of exactly this scope that targets the digest and whose kind `fits`, else one that links it. What
+    /// refs of other kinds alone target is granted by none: a link does not say what it is.
+    pub fn grant(
+        &self,
+        proxy: &ProxyId,
+        scope: &str,
+        digest: &Digest,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<Option<Grant>, IndexError> {
         self.read(|connection| {
             let Some(id) = self.proxy(connection, proxy)? else { return Ok(None) };
-            let values = params![id, scope, Column(*digest), Column(proxy.artifact_type)];
-            let target = connection.prepare_cached(GRANT_BY_TARGET)?.query_row(values, |row| {
-                let key = rows::key(proxy.clone(), row, REF_COLUMNS)?;
+            let (digest, artifact_type) = (Column(*digest), Column(proxy.artifact_type));
+            let mut question = connection.prepare_cached(GRANT_BY_TARGET)?;
+            let mut targets =
+                question.query(params![id, scope, digest, artifact_type, rows::limit(MAX_TARGETS)])?;
+            let mut is_target = false;
+            while let Some(row) = targets.next()? {
                 let target = rows::reference(row, 0)?;
-                let (fetched_at, size) = (target.fetched_at, Some(target.size));
-                Ok(Grant { key, fetched_at, size, target: Some(target) })
-            });
-            if let Some(grant) = target.optional()? {
-                return Ok(Some(grant));
+                if fits(&target.kind) {
+                    let key = rows::key(proxy.clone(), row, REF_COLUMNS)?;
+                    let (fetched_at, size) = (target.fetched_at, Some(target.size));
+                    return Ok(Some(Grant { key, fetched_at, size, target: Some(target) }));
+                }
+                is_target = true;
             }
+            if is_target {
+                return Ok(None);
+            }
+            let values = params![id, scope, digest, artifact_type];
             let link = connection.prepare_cached(GRANT_BY_LINK)?.query_row(values, |row| {
                 let Column(fetched_at) = row.get(2)?;
                 let size = row.get::<_, Option<Column<u64>>>(3)?.map(|size| size.0);

@@ -8,11 +8,8 @@ use std::borrow::Cow;
 
 use super::error::Unlinked;
 use super::{MaintainError, Rules};
-use crate::model::{ArtifactType, Claim, Digest, Ref};
+use crate::model::{ArtifactType, Claim, DOCUMENT_MAX_LEN, Digest, Ref};
 use crate::store::{Blob, Store};
-
-/// The largest document that is read for its links, in bytes.
-const MAX_DOCUMENT: u64 = 64 << 20;
 
 /// Whether the links are known.
 pub(super) type Linked<'r> = Result<Cow<'r, [Claim]>, Unlinked>;
@@ -45,7 +42,7 @@ pub(super) async fn links_of<'r>(
             None => return Ok(Ok(Cow::Borrowed(&[]))),
         },
     };
-    if blob.size() > MAX_DOCUMENT {
+    if blob.size() > DOCUMENT_MAX_LEN {
         return Ok(Err(Unlinked::TooLarge { digest }));
     }
     let document = read_whole(digest, blob).await?;

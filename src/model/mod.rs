@@ -21,5 +21,5 @@ pub use key::{Area, PathError, RefKey, RefPath};
 pub use name::{ArtifactType, NameError, ProxyFacts, ProxyId, ProxyName, ProxyTable};
 pub use reference::{Http, Ref, RefError};
 pub use resource::{Asked, Delivery, Freshness, Heed, Leave, MediaType, Resource, Source};
-pub use rules::{CATALOGUE_MAX_LEN, Claim, Descriptor, RefRules};
+pub use rules::{CATALOGUE_MAX_LEN, Claim, DOCUMENT_MAX_LEN, Descriptor, RefRules};
 pub use share::Share;

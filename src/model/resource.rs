@@ -193,13 +193,28 @@ impl Freshness {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// A document: answered when it has been checked and read for links. Larger than `limit` bytes
-    /// is refused.
+    /// is refused, and if it is cached, as good as not cached.
     Whole {
         /// The most bytes that are accepted.
         limit: u64,
     },
     /// Content: answered from the first byte on.
     Streamed,
+}
+
+impl Delivery {
+    /// The most bytes that are accepted, if there is a bound.
+    pub const fn limit(self) -> Option<u64> {
+        match self {
+            Self::Whole { limit } => Some(limit),
+            Self::Streamed => None,
+        }
+    }
+
+    /// Whether content of this size is more than is accepted.
+    pub fn is_exceeded_by(self, size: u64) -> bool {
+        self.limit().is_some_and(|limit| size > limit)
+    }
 }
 
 /// Where a resource's media type comes from.

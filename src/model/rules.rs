@@ -10,6 +10,9 @@ use super::{Digest, RefPath};
 /// The largest catalogue that is read, in bytes as upstream sent it.
 pub const CATALOGUE_MAX_LEN: u64 = 256 << 20;
 
+/// The largest document that is read for its links where nothing else bounds it, in bytes.
+pub const DOCUMENT_MAX_LEN: u64 = 64 << 20;
+
 /// A dialect's rules about its refs. Pure.
 pub trait RefRules: Send + Sync {
     /// The scope of a ref: the leading part of its path within which refs grant each other what they

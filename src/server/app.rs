@@ -18,7 +18,7 @@ use super::answer::{self, Content, Response};
 use super::exchange::{Account, Exchange};
 use super::health::{self, Lifecycle};
 use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Served, Want};
-use crate::model::{Delivery, ProxyTable, Resource, Timestamp};
+use crate::model::{ProxyTable, Resource, Timestamp};
 use crate::protocol::{Derive, Document, Fetch, Gathered, Part, Protocol, Refusal, Reply, Route, Unrouted};
 
 /// The most bytes of a document that is rewritten, where its resource gives no limit.
@@ -280,10 +280,7 @@ async fn rewrite(
     fetch: &Fetch,
     served: Served,
 ) -> Result<Document, Refusal> {
-    let limit = match fetch.resource.delivery {
-        Delivery::Whole { limit } => limit,
-        Delivery::Streamed => MAX_DOCUMENT,
-    };
+    let limit = fetch.resource.delivery.limit().unwrap_or(MAX_DOCUMENT);
     let bytes = collect(served.body, limit).await?;
     protocol.rewrite(&exchange.head(), &served.reference, &bytes)
 }

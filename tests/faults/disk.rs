@@ -1,14 +1,12 @@
 //! D: a disk that is full, broken or read-only.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
 use http::StatusCode;
-use sha2::Digest as _;
 
-use crate::support::{Got, Manifest, Origin, Repoxy, eventually, proxy};
+use crate::support::{Got, Manifest, Origin, Repoxy, eventually, proxy, sha512};
 
 pub(super) const MIB: usize = 1 << 20;
 const NOTHING: [PathBuf; 0] = [];
@@ -208,10 +206,7 @@ async fn d1_with_a_full_disk_content_named_by_another_checksum_is_passed_through
     let repoxy = on_tmpfs(stopped(&origin), "size=8m");
     for size in [20 * MIB, 9 * MIB] {
         let bytes = origin.blob("library/app", size).bytes;
-        let mut path = String::from("/v2/library/app/blobs/sha512:");
-        for byte in sha2::Sha512::digest(&bytes) {
-            write!(path, "{byte:02x}").expect("memory");
-        }
+        let path = format!("/v2/library/app/blobs/{}", sha512(&bytes));
         origin.file(&path, "application/octet-stream", bytes.clone());
         assert_eq!(repoxy.get(&path).await.bytes(), &bytes);
     }

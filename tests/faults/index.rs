@@ -64,6 +64,8 @@ async fn d11_losing_the_index_costs_no_request() {
             let _ = std::fs::remove_file(file);
         }
         assert_hits(&repoxy, &image, 200).await;
+        let catalogue = repoxy.get("/v2/_catalog").await;
+        assert_eq!(catalogue.bytes(), &r#"{"repositories":["library/app"]}"#);
         assert_listed(&repoxy, &before).await;
     }
     std::fs::remove_dir_all(repoxy.root().join("index")).expect("removable");

@@ -7,7 +7,9 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::support::{Gate, Got, Manifest, Origin, Protection, Repoxy, eventually, proxy};
+use crate::support::{Blob, Gate, Got, Manifest, Origin, Protection, Repoxy, eventually, proxy, sha512};
+
+const REFERRERS: &[u8] = include_bytes!("../../fixtures/oci/referrers.json");
 
 /// What "at once" may take at most: ten times what is promised, for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -453,6 +455,26 @@ async fn a22_an_address_that_is_dead_is_passed_over_for_the_next() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
+/// The tag at which clients look for what refers to an image, if upstream lists no referrers.
+fn fallback_tag(of: &Manifest) -> String {
+    of.digest.to_string().replace(':', "-")
+}
+
+/// What is named by a sha512, and what refers to an image, both as upstream lists it and at the tag.
+fn named_otherwise(origin: &Origin, image: &Manifest) -> Vec<Blob> {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const NONE: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let manifest = format!("/v2/library/app/manifests/{}", sha512(&image.bytes));
+    let blob = origin.blob("elsewhere", 20_000).bytes;
+    let fallback = origin.manifest("library/app", &fallback_tag(image), INDEX, REFERRERS);
+    vec![
+        origin.file(&manifest, &image.media_type, image.bytes.clone()),
+        origin.file(&format!("/v2/library/app/blobs/{}", sha512(&blob)), "application/octet-stream", blob),
+        origin.file(&format!("/v2/library/app/referrers/{}", image.digest), INDEX, NONE),
+        Blob { digest: fallback.digest, path: fallback.path, bytes: fallback.bytes },
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a23_with_upstream_down_everything_that_is_warm_is_served() {
     let origin = Origin::start().await;
@@ -465,10 +487,16 @@ async fn a23_with_upstream_down_everything_that_is_warm_is_served() {
         warm.push((image.by_digest.clone(), image.bytes.clone()));
         warm.extend(image.blobs.iter().map(|blob| (blob.path.clone(), blob.bytes.clone())));
     }
+    let files = named_otherwise(&origin, &images[0]);
+    warm.extend(files.into_iter().map(|file| (file.path, file.bytes)));
+    let tags =
+        r#"{"name":"library/app","tags":["all",TAG,"v0","v1","v2","v3","v4","v5","v6","v7","v8","v9"]}"#;
+    let tags = tags.replace("TAG", &format!("\"{}\"", fallback_tag(&images[0])));
+    warm.push(("/v2/library/app/tags/list".to_owned(), tags.into()));
     for (path, bytes) in &warm {
-        assert_eq!(repoxy.get(path).await.bytes(), bytes);
+        assert_eq!(repoxy.get(path).await.bytes(), bytes, "{path}");
     }
-    repoxy.stored(1 + 10 + 30).await;
+    repoxy.stored(1 + 10 + 30 + 3 + 1).await;
     origin.stop().await;
     // Also after a restart, which forgets everything that is only in memory.
     for round in 0..3 {

@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 
 use crate::support::{Got, Origin, Repoxy, proxy};
 
+const REFERRERS: &[u8] = include_bytes!("../../fixtures/oci/referrers.json");
 const MODIFIED: &str = "Sun, 09 Nov 2025 12:34:56 GMT";
 
 /// The headers that must not depend on who asked before.
@@ -17,9 +18,15 @@ fn lasting(got: &Got) -> Vec<(String, String)> {
 async fn c1_head_and_get_say_the_same_in_either_order() {
     let origin = Origin::start().await;
     let image = origin.image("library/app", "1.0", 2, 100_000);
+    let referrers = image.by_digest.replace("/manifests/", "/referrers/");
+    origin.file(&referrers, "application/vnd.oci.image.index.v1+json", REFERRERS);
+    let filtered = format!("{referrers}?artifactType=application/vnd.example.signature.v1");
+    let [tags, page] = ["", "?n=1"].map(|query| format!("/v2/library/app/tags/list{query}"));
+    let content = [&image.path, &image.by_digest, &image.blobs[0].path, &image.blobs[1].path];
+    let lists = [&tags, &page, &referrers, &filtered].map(String::as_str);
     for head_first in [true, false] {
         let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
-        for path in [&image.path, &image.by_digest, &image.blobs[0].path, &image.blobs[1].path] {
+        for path in content.map(String::as_str).into_iter().chain(lists).chain(["/v2/_catalog"]) {
             let mut answers = Vec::new();
             for round in 0..4 {
                 let got = if (round % 2 == 0) == head_first {

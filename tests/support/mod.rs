@@ -22,6 +22,8 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+use sha2::Digest as _;
+
 pub use origin::{Blob, Manifest, Origin, Seen};
 pub use protection::Protection;
 pub use repoxy::{Got, Repoxy, proxy};
@@ -29,6 +31,12 @@ pub use script::{Gate, Script};
 
 /// How long a condition may take to come true; generous, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// `sha512:` and the hex digits of the sha512 of these bytes.
+pub fn sha512(bytes: &[u8]) -> String {
+    let digest = sha2::Sha512::digest(bytes);
+    std::iter::once("sha512:".to_owned()).chain(digest.iter().map(|byte| format!("{byte:02x}"))).collect()
+}
 
 /// Waits until a condition holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

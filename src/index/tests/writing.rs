@@ -93,13 +93,18 @@ fn of_two_records_of_one_key_the_later_wins() {
 #[test]
 fn links_are_replaced_with_the_ref() {
     let (_dir, index) = fresh();
-    let grants =
-        |number| index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant").is_some();
+    let grants = |number| {
+        index.grant(&proxy("hub"), "library/app", &digest(number), |_| true).expect("grant").is_some()
+    };
     index.record(&[linking(record(TAG, 1), &[3, 2, 3])]).expect("record");
     assert_eq!(index.links(&key(TAG)).expect("links"), Some([3, 2, 3].map(claim).to_vec()));
     assert!(grants(1) && grants(2) && grants(3));
     let size = |number| {
-        index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant").expect("granted").size
+        index
+            .grant(&proxy("hub"), "library/app", &digest(number), |_| true)
+            .expect("grant")
+            .expect("granted")
+            .size
     };
     assert_eq!(
         (size(1), size(2), size(3)),
@@ -180,7 +185,7 @@ fn linked_refs(from: u32, to: u32) -> Vec<Record> {
 }
 
 fn is_linked(index: &Index, number: u32) -> bool {
-    index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant").is_some()
+    index.grant(&proxy("hub"), "library/app", &digest(number), |_| true).expect("grant").is_some()
 }
 
 #[test]
@@ -271,7 +276,10 @@ fn a_grant_holds_in_its_own_proxy_and_scope_alone() {
     let nested = "container/hub/refs/library/app/tags/tags/1";
     index.record(&[linking(record(TAG, 1), &[2]), linking(record(nested, 3), &[4])]).expect("record");
     let grants = |name, scope: &str, number| {
-        index.grant(&proxy(name), scope, &digest(number)).expect("grant").map(|grant| grant.key.to_string())
+        index
+            .grant(&proxy(name), scope, &digest(number), |_| true)
+            .expect("grant")
+            .map(|grant| grant.key.to_string())
     };
     for number in [1, 2] {
         assert_eq!(grants("hub", "library/app", number).as_deref(), Some(TAG));
@@ -285,7 +293,7 @@ fn a_grant_holds_in_its_own_proxy_and_scope_alone() {
         assert_eq!(grants("hub", "library/app", number), None);
     }
     let other_type = ProxyId { artifact_type: ArtifactType::Generic, ..proxy("hub") };
-    assert_eq!(index.grant(&other_type, "library/app", &digest(1)).expect("grant"), None);
+    assert_eq!(index.grant(&other_type, "library/app", &digest(1), |_| true).expect("grant"), None);
 }
 
 #[test]
@@ -296,8 +304,11 @@ fn a_ref_that_moves_to_another_scope_takes_its_grants_along() {
     moved.scope = "elsewhere".to_owned();
     index.record(&[moved]).expect("record");
     for number in [1, 2] {
-        assert_eq!(index.grant(&proxy("hub"), "library/app", &digest(number)).expect("grant"), None);
-        assert!(index.grant(&proxy("hub"), "elsewhere", &digest(number)).expect("grant").is_some());
+        assert_eq!(
+            index.grant(&proxy("hub"), "library/app", &digest(number), |_| true).expect("grant"),
+            None
+        );
+        assert!(index.grant(&proxy("hub"), "elsewhere", &digest(number), |_| true).expect("grant").is_some());
     }
 }
 
@@ -305,12 +316,37 @@ fn a_ref_that_moves_to_another_scope_takes_its_grants_along() {
 fn a_ref_that_targets_the_blob_is_preferred_to_one_that_links_it() {
     let (_dir, index) = fresh();
     let manifest = "container/hub/refs/library/app/manifests/x";
+    let granted =
+        || index.grant(&proxy("hub"), "library/app", &digest(2), |_| true).expect("grant").expect("granted");
     index.record(&[linking(record(TAG, 1), &[2])]).expect("record");
-    let by_link = index.grant(&proxy("hub"), "library/app", &digest(2)).expect("grant").expect("linked");
-    assert_eq!((by_link.key, by_link.target), (key(TAG), None));
+    assert_eq!((granted().key, granted().target), (key(TAG), None));
     index.record(&[record(manifest, 2)]).expect("record");
-    let by_target = index.grant(&proxy("hub"), "library/app", &digest(2)).expect("grant").expect("there");
-    assert_eq!((by_target.key, by_target.target), (key(manifest), Some(reference(2))));
+    assert_eq!((granted().key, granted().target), (key(manifest), Some(reference(2))));
+}
+
+#[test]
+fn a_ref_of_another_kind_that_targets_the_blob_grants_nothing_and_hides_none_that_fits() {
+    let (_dir, index) = fresh();
+    let of = |fits: &str| {
+        let grant = index.grant(&proxy("hub"), "library/app", &digest(2), |kind| kind == fits);
+        grant.expect("grant").map(|grant| (grant.key.to_string(), grant.target.is_some()))
+    };
+    let targeting = |text: &str, kind: &str| {
+        let kind = kind.to_owned();
+        let record = record(text, 2);
+        Record { reference: Ref { kind, ..record.reference }, ..record }
+    };
+    let [first, second] = ["a", "b"].map(|name| format!("container/hub/refs/library/app/manifests/{name}"));
+    index.record(&[linking(record(TAG, 1), &[2])]).expect("record");
+    assert_eq!(of("one"), Some((TAG.to_owned(), false)), "nobody says what it is");
+    index.record(&[targeting(&first, "one")]).expect("record");
+    assert_eq!(
+        (of("one"), of("other")),
+        (Some((first.clone(), true)), None),
+        "it is known to be something else"
+    );
+    index.record(&[targeting(&second, "other")]).expect("record");
+    assert_eq!((of("one"), of("other")), (Some((first, true)), Some((second, true))));
 }
 
 #[test]
@@ -386,8 +422,8 @@ fn a_rebuild_removes_what_it_did_not_see_and_keeps_what_others_recorded_meanwhil
     assert!(index.is_complete());
     assert_eq!(keys(&index), [TAG, "container/hub/refs/old0/tags/1"]);
     assert_eq!(index.changes().expect("changes"), changes + 1_199);
-    assert!(index.grant(&proxy("hub"), "old7", &digest(2)).expect("grant").is_none());
-    assert!(index.grant(&proxy("hub"), "old0", &digest(2)).expect("grant").is_some());
+    assert!(index.grant(&proxy("hub"), "old7", &digest(2), |_| true).expect("grant").is_none());
+    assert!(index.grant(&proxy("hub"), "old0", &digest(2), |_| true).expect("grant").is_some());
     assert_eq!(index.end_generation(generation).expect("again"), 0);
 }
 

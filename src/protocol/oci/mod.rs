@@ -96,11 +96,12 @@ impl Protocol for Oci {
         let mut add =
             |name, value: String| headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
         if matches!(resource.kind, kind::TAG | kind::MANIFEST | kind::BLOB) {
-            let target = reference.target_digest;
-            // Under the name that was asked for, so that a sha512 stays one.
-            let digest = resource.expect.as_ref().map_or_else(|| target.to_string(), ToString::to_string);
+            // Under the name that was asked for, so that a sha512 stays one; of content that is on its way,
+            // nothing else is known.
+            let asked = resource.expect.as_ref().map(ToString::to_string);
+            let digest = asked.unwrap_or_else(|| reference.target_digest.to_string());
+            add(ETAG, format!("\"{digest}\""));
             add(CONTENT_DIGEST, digest);
-            add(ETAG, format!("\"{target}\""));
         }
         if resource.freshness == Freshness::Immutable {
             add(CACHE_CONTROL, "max-age=31536000".to_owned());

@@ -66,7 +66,7 @@ fn content_is_labelled_with_the_digest_that_was_asked_for() {
         let asked = get(&target_path);
         let headers = Oci.headers(&asked.head(), &asked.fetch(), &reference);
         assert_eq!(header(&headers, "docker-content-digest"), digest.map(String::as_str), "{target_path}");
-        let etag = digest.map(|_| format!("\"{target}\""));
+        let etag = digest.map(|digest| format!("\"{digest}\""));
         assert_eq!(header(&headers, "etag"), etag.as_deref(), "{target_path}");
         assert_eq!(header(&headers, "cache-control"), cache_control, "{target_path}");
         assert_eq!(header(&headers, "docker-distribution-api-version"), Some("registry/2.0"));
