@@ -510,6 +510,11 @@ impl Cache {
         }
     }
 
+    /// The counters of a proxy.
+    pub fn meters(&self, proxy: &ProxyId) -> Option<Arc<ProxyMeters>> {
+        self.sites.get(proxy).map(|site| Arc::clone(&site.meters))
+    }
+
     /// The clock.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock

@@ -1,0 +1,178 @@
+//! The server as its operator sees it: signals, the log, the counters.
+
+pub mod support;
+
+use http::Method;
+use serde_json::Value;
+use support::{Gate, Origin, Repoxy, eventually, proxy};
+
+/// The lines of a server's log in JSON.
+fn lines(repoxy: &Repoxy) -> Vec<Value> {
+    repoxy.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// What is said of requests for a resource, once there are as many lines as there should be.
+async fn told(repoxy: &Repoxy, resource: &str, count: usize) -> Vec<Value> {
+    let of = || lines(repoxy).into_iter().filter(|line| line["resource"] == resource).collect::<Vec<_>>();
+    eventually("the requests are logged", || of().len() >= count).await;
+    let told = of();
+    assert_eq!(told.len(), count, "one line each: {told:?}");
+    told
+}
+
+/// What a metric says.
+async fn metric(repoxy: &Repoxy, name: &str) -> String {
+    repoxy.metric(name).await.to_string()
+}
+
+/// Whose a request was, its status and its outcome, as its line says.
+fn in_short(line: &Value) -> String {
+    ["proxy", "status", "outcome"].map(|field| line[field].to_string().replace('"', "")).join(" ")
+}
+
+/// A plain file's proxy, `files`.
+fn files(origin: &Origin) -> String {
+    proxy(origin, "").replace("container", "generic").replace("hub", "files").replace("default = true\n", "")
+}
+
+/// One request was answered in this way, and both counters and log say so.
+async fn assert_told(repoxy: &Repoxy, resource: &str, proxy: &str, outcome: &str, bytes: usize) {
+    let name = format!("repoxy_responses_total{{proxy=\"{proxy}\",outcome=\"{outcome}\"}}");
+    assert_eq!(metric(repoxy, &name).await, "1", "{name}");
+    let all = lines(repoxy).into_iter().filter(|line| line["resource"] == resource).count();
+    let told = told(repoxy, resource, all.max(1)).await;
+    let told: Vec<_> = told.iter().filter(|line| line["outcome"] == outcome).collect();
+    assert_eq!(told.len(), 1, "{resource}: {told:?}");
+    assert_eq!(in_short(told[0]), format!("{proxy} 200 {outcome}"));
+    assert_eq!((&told[0]["bytes"], &told[0]["whole"]), (&bytes.into(), &true.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_is_told_as_filled_and_then_as_hit_with_the_bytes_that_were_sent() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 100_000);
+    let repoxy = Repoxy::before(&origin);
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    repoxy.settle().await;
+    assert_told(&repoxy, &blob.path, "container/hub", "filled", 100_000).await;
+    assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+    told(&repoxy, &blob.path, 2).await;
+    assert_told(&repoxy, &blob.path, "container/hub", "hit", 100_000).await;
+    assert_eq!(metric(&repoxy, "repoxy_sent_bytes_total{proxy=\"container/hub\"}").await, "200000");
+    assert_eq!(metric(&repoxy, "repoxy_upstream_bytes_total{proxy=\"container/hub\"}").await, "100000");
+    assert_eq!(metric(&repoxy, "repoxy_http_answers_total{class=\"4xx\"}").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_confirms_is_told_as_revalidated_and_what_it_cannot_as_stale() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 0, 0);
+    let repoxy = Repoxy::before(&origin);
+    repoxy.get(&image.path).await;
+    repoxy.settle().await;
+    repoxy.get(&image.path).await;
+    told(&repoxy, &image.path, 2).await;
+    assert_told(&repoxy, &image.path, "container/hub", "revalidated", image.bytes.len()).await;
+    origin.stop().await;
+    assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+    told(&repoxy, &image.path, 3).await;
+    assert_told(&repoxy, &image.path, "container/hub", "stale", image.bytes.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_another_fetches_is_told_as_joined() {
+    let origin = Origin::start().await;
+    let blob = origin.blob("library/app", 200_000);
+    let gate = Gate::closed();
+    origin.on(&blob.path).hold_after(100_000, &gate).once();
+    let repoxy = Repoxy::before(&origin);
+    let first = repoxy.open(Method::GET, &blob.path, &[]).await;
+    assert_eq!(metric(&repoxy, "repoxy_fills{proxy=\"container/hub\"}").await, "1");
+    let second = repoxy.open(Method::GET, &blob.path, &[]).await;
+    gate.open();
+    for answer in [first, second] {
+        assert_eq!(answer.bytes().await.expect("whole"), blob.bytes);
+    }
+    told(&repoxy, &blob.path, 2).await;
+    assert_told(&repoxy, &blob.path, "container/hub", "filled", 200_000).await;
+    assert_told(&repoxy, &blob.path, "container/hub", "joined", 200_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_stored_is_told_as_passed() {
+    let origin = Origin::start().await;
+    origin.file("/mine", "text/plain", "for you alone");
+    origin.on("/mine").header("cache-control", "private").always();
+    let repoxy = Repoxy::with(&files(&origin));
+    assert_eq!(repoxy.get("/generic/files/mine").await.bytes(), "for you alone");
+    assert_told(&repoxy, "/generic/files/mine", "generic/files", "passed", 13).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_and_derived_answers_are_told_with_the_proxy_that_they_are_of() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 0, 0);
+    let repoxy = Repoxy::with(&format!("{}{}", proxy(&origin, "ttl = \"0s\""), files(&origin)));
+    repoxy.get(&image.path).await;
+    for (resource, expected) in [
+        ("/v2/library/none/manifests/1.0", "container/hub 404 refused"),
+        ("/generic/files/none", "generic/files 404 passed"),
+        ("/v2/hub/_catalog", "container/hub 200 derived"),
+        ("/v2/_catalog", "null 200 derived"),
+        ("/v2/library/app/tags/list", "container/hub 200 filled"),
+        ("/v2/", "null 200 local"),
+        ("/v2/library/app/manifests/%00", "null 400 refused"),
+    ] {
+        repoxy.get(resource).await;
+        assert_eq!(in_short(&told(&repoxy, resource, 1).await[0]), expected, "{resource}");
+    }
+    origin.stop().await;
+    let resource = "/v2/library/app/manifests/2.0";
+    let refused = repoxy.get(resource).await;
+    assert_eq!(refused.error_code(), "UNAVAILABLE");
+    assert!(
+        String::from_utf8_lossy(refused.bytes()).contains("upstream cannot be reached and"),
+        "{refused:?}"
+    );
+    assert_eq!(in_short(&told(&repoxy, resource, 1).await[0]), "container/hub 502 refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_one_line_for_people_and_the_same_one_for_programs() {
+    let origin = Origin::start().await;
+    let blob = origin.blob_of("library/app", "content");
+    let mut repoxy = Repoxy::stopped(&proxy(&origin, ""));
+    let mut lines = Vec::new();
+    for format in ["text", "json"] {
+        repoxy.set_env("REPOXY_LOG_FORMAT", format);
+        repoxy.start();
+        assert_eq!(repoxy.get(&format!("{}?{format}", blob.path)).await.bytes(), &blob.bytes);
+        repoxy.settle().await;
+        let of = || {
+            repoxy
+                .log()
+                .lines()
+                .filter(|line| line.contains(&format!("?{format}")))
+                .map(str::to_owned)
+                .collect()
+        };
+        let mut found: Vec<String> = Vec::new();
+        eventually("it is logged", || {
+            found = of();
+            !found.is_empty()
+        })
+        .await;
+        assert_eq!(found.len(), 1);
+        lines.append(&mut found);
+        repoxy.terminate();
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "<time>");
+    settings.add_filter(r"repoxy-\w{26}-[0-9a-f]+", "<id>");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "<client>");
+    settings.add_filter(r#"(milliseconds"?[=:])\d+"#, "$1<n>");
+    settings.bind(|| insta::assert_snapshot!(lines.join("\n"), @r#"
+    <time>  INFO repoxy::access: id="<id>" client=<client> method=GET resource=/v2/library/app/blobs/sha256:ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73?text proxy=container/hub status=200 outcome="filled" bytes=7 whole=true milliseconds=<n>
+    {"timestamp":"<time>","level":"INFO","id":"<id>","client":"<client>","method":"GET","resource":"/v2/library/app/blobs/sha256:ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73?json","proxy":"container/hub","status":200,"outcome":"hit","bytes":7,"whole":true,"milliseconds":<n>,"target":"repoxy::access"}
+    "#));
+}
