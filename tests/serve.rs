@@ -2,9 +2,12 @@
 
 pub mod support;
 
+use std::path::Path;
+
 use http::Method;
+use rustix::process::Signal;
 use serde_json::Value;
-use support::{Gate, Origin, Repoxy, eventually, proxy};
+use support::{Gate, Origin, Protection, Repoxy, eventually, proxy};
 
 /// The lines of a server's log in JSON.
 fn lines(repoxy: &Repoxy) -> Vec<Value> {
@@ -175,4 +178,102 @@ async fn a_request_is_one_line_for_people_and_the_same_one_for_programs() {
     <time>  INFO repoxy::access: id="<id>" client=<client> method=GET resource=/v2/library/app/blobs/sha256:ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73?text proxy=container/hub status=200 outcome="filled" bytes=7 whole=true milliseconds=<n>
     {"timestamp":"<time>","level":"INFO","id":"<id>","client":"<client>","method":"GET","resource":"/v2/library/app/blobs/sha256:ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73?json","proxy":"container/hub","status":200,"outcome":"hit","bytes":7,"whole":true,"milliseconds":<n>,"target":"repoxy::access"}
     "#));
+}
+
+/// Puts a fresh certificate for 127.0.0.1 and its key into a directory; a client that trusts no other.
+fn certified(dir: &Path) -> reqwest::Client {
+    let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    std::fs::write(dir.join("cert.pem"), issued.cert.pem()).expect("writable");
+    std::fs::write(dir.join("key.pem"), issued.signing_key.serialize_pem()).expect("writable");
+    let root = reqwest::Certificate::from_pem(issued.cert.pem().as_bytes()).expect("a certificate");
+    // A connection that is kept would show the certificate of its beginning.
+    let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().pool_max_idle_per_host(0);
+    client.build().expect("a client")
+}
+
+/// Who the last request for a path said that it was: the first is to fetch, those after it are to confirm.
+fn login(origin: &Origin, path: &str) -> String {
+    let seen = [origin.seen("GET", path), origin.seen("HEAD", path)].concat();
+    let logins: Vec<_> = seen.iter().filter_map(|seen| seen.header("authorization")).collect();
+    (*logins.last().expect("it was asked")).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_has_files_read_again_and_what_cannot_be_read_stays_in_use() {
+    let origin = Origin::start().await;
+    // Both see the same upstream.
+    let [of_file, of_config] = ["hub", "inline"].map(|name| (name, origin.image("library/app", name, 0, 0)));
+    let mut repoxy = Repoxy::stopped("");
+    let old = certified(repoxy.dir());
+    let password = repoxy.dir().join("password");
+    std::fs::write(&password, "old\n").expect("writable");
+    let path = |name: &str| repoxy.dir().join(name).display().to_string();
+    let table = |name: &str, password: &str| {
+        let credentials = format!("ttl = \"0s\"\ncredentials = {{ username = \"me\", {password} }}");
+        proxy(&origin, &credentials).replace("hub", name).replace("default = true\n", "")
+    };
+    let config = format!(
+        "root = \"{}\"\nlisten = \"127.0.0.1:0\"\n{}{}[tls]\nlisten = \"127.0.0.1:0\"\ncert = \"{}\"\nkey = \"{}\"\n",
+        path("root"),
+        table(of_file.0, &format!("password_file = \"{}\"", password.display())),
+        table(of_config.0, "password = \"old\""),
+        path("cert.pem"),
+        path("key.pem"),
+    );
+    std::fs::write(repoxy.dir().join("repoxy.toml"), config).expect("writable");
+    origin.protect(Protection::basic("me", "old"));
+    repoxy.start();
+    let mut address = String::new();
+    eventually("it says where it speaks TLS", || {
+        let log = repoxy.log();
+        let after = log.split_once("https://").map_or("", |(_, after)| after);
+        address = after.split(['"', ' ']).next().unwrap_or_default().to_owned();
+        !address.is_empty()
+    })
+    .await;
+    let trusts = async |client: &reqwest::Client| {
+        client.get(format!("https://{address}/-/health")).send().await.is_ok()
+    };
+    // The password that upstream was told last, through either proxy.
+    let logins = async || {
+        let mut logins = Vec::new();
+        for (name, image) in [&of_file, &of_config] {
+            repoxy.get(&image.path.replace("/v2/", &format!("/v2/{name}/"))).await;
+            logins.push(login(&origin, &image.path));
+        }
+        logins
+    };
+    let [before, after] = ["bWU6b2xk", "bWU6bmV3"].map(|login| format!("Basic {login}"));
+    assert_eq!(logins().await, [&before, &before].map(String::as_str));
+    assert!(trusts(&old).await);
+
+    // What is in the files by now is not used before that is said.
+    origin.protect(Protection::basic("me", "new"));
+    std::fs::write(&password, "new\n").expect("writable");
+    let new = certified(repoxy.dir());
+    assert_eq!(logins().await, [&before, &before].map(String::as_str));
+    assert!(trusts(&old).await && !trusts(&new).await);
+
+    let said = |what: &str| {
+        let word = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        let all = lines(&repoxy).into_iter().filter(|line| word(line, "message").contains(what));
+        all.map(|line| word(&line, "level")).collect::<Vec<_>>()
+    };
+    repoxy.signal(Signal::HUP);
+    eventually("it is read again", || said("were read again") == ["INFO"]).await;
+    assert_eq!(logins().await, [&after, &before].map(String::as_str), "the configuration is not read again");
+    assert!(trusts(&new).await && !trusts(&old).await);
+
+    std::fs::remove_file(&password).expect("it is there");
+    std::fs::write(repoxy.dir().join("key.pem"), "not a key").expect("writable");
+    repoxy.signal(Signal::HUP);
+    eventually("it is tried", || {
+        said("not all credentials and certificates could be read again") == ["ERROR"]
+    })
+    .await;
+    assert_eq!(said("this proxy's credentials and certificates stay as they were"), ["ERROR"]);
+    assert_eq!(said("the server's own certificate stays as it was"), ["ERROR"]);
+    assert_eq!(said("were read again"), ["INFO"], "success is told of the first time alone");
+    assert_eq!(logins().await, [&after, &before].map(String::as_str));
+    assert!(trusts(&new).await);
 }
