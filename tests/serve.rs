@@ -2,12 +2,15 @@
 
 pub mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use http::Method;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Gate, Origin, Protection, Repoxy, eventually, proxy};
+
+const OPERATIONS: &str = include_str!("../docs/operations.md");
 
 /// The lines of a server's log in JSON.
 fn lines(repoxy: &Repoxy) -> Vec<Value> {
@@ -276,4 +279,73 @@ async fn a_hangup_has_files_read_again_and_what_cannot_be_read_stays_in_use() {
     assert_eq!(said("were read again"), ["INFO"], "success is told of the first time alone");
     assert_eq!(logins().await, [&after, &before].map(String::as_str));
     assert!(trusts(&new).await);
+}
+
+/// The metrics that the page for operators knows, each with the names of its labels.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let names = OPERATIONS.lines().filter_map(|line| line.strip_prefix("| `repoxy_")?.split('`').next());
+    let entry = |name: &str| {
+        let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        (format!("repoxy_{name}"), labels.map(str::to_owned).collect())
+    };
+    names.map(entry).collect()
+}
+
+/// All names of metrics in the sources below a directory.
+fn named_in(dir: &Path, names: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).expect("the sources are here") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            named_in(&path, names);
+        } else {
+            let text = std::fs::read_to_string(&path).expect("text");
+            for after in text.split("\"repoxy_").skip(1) {
+                let name = after.split('"').next().unwrap_or_default();
+                if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                    names.insert(format!("repoxy_{name}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_page_for_operators_names_each_metric_and_no_other() {
+    let mut named = BTreeSet::new();
+    for dir in ["src", "cli"] {
+        named_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut named);
+    }
+    assert_eq!(documented().into_keys().collect::<BTreeSet<_>>(), named);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_metric_that_a_server_shows_is_on_the_page_for_operators_with_its_labels() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 0, 0);
+    origin.on(&image.path).header("ratelimit-remaining", "76;w=21600").once();
+    let repoxy = Repoxy::before(&origin);
+    let remaining = "repoxy_upstream_ratelimit_remaining";
+    let page = async || String::from_utf8(repoxy.get("/-/metrics").await.bytes().to_vec()).expect("text");
+    assert!(!page().await.contains(remaining), "0 would say that nothing is left");
+    repoxy.get(&image.path).await;
+    repoxy.get("/v2/library/none/manifests/1.0").await;
+    assert_eq!(metric(&repoxy, &format!("{remaining}{{proxy=\"container/hub\"}}")).await, "76");
+    let documented = documented();
+    let page = page().await;
+    let mut kinds = BTreeMap::new();
+    for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with("# HELP")) {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            kinds.insert(name.to_owned(), kind.to_owned());
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            continue;
+        }
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let labels = line.split_once('{').map_or("", |(_, rest)| rest.split('}').next().unwrap_or(rest));
+        let labels: BTreeSet<_> =
+            labels.split(',').filter_map(|label| Some(label.split_once('=')?.0.to_owned())).collect();
+        assert_eq!(documented.get(name), Some(&labels), "{line}");
+        assert!(kinds.contains_key(name), "{line}");
+    }
+    assert!(kinds.len() > 12, "{kinds:?}");
 }
