@@ -1,6 +1,7 @@
 //! The program as an operator runs it: what it prints where, and how it ends.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use repoxy::model::{Clock as _, Digest, SystemClock};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Runs the program on a store, apart from whatever configuration this machine has.
 fn repoxy(dir: &Path, args: &[&str]) -> Output {
@@ -365,4 +367,46 @@ fn a_gc_beside_another_ends_with_11_and_takes_nothing() {
     drop(lock);
     assert_eq!(gc().status.code(), Some(0));
     assert!(dir.path().join("root/type/container/trash").exists());
+}
+
+/// What a command writes to a terminal on standard error.
+fn on_terminal(dir: &Path, args: &[&str]) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
+    let name = ptsname(&master, Vec::new()).expect("it has a name").into_string().expect("text");
+    let slave = File::options().read(true).write(true).open(name).expect("unlocked");
+    let mut child =
+        command(dir, args).stdout(Stdio::null()).stderr(slave).env("TERM", "xterm").spawn().expect("it runs");
+    let mut drawn = Vec::new();
+    // At its end, when nobody has it open any more, a terminal is an error.
+    let _ = File::from(master).read_to_end(&mut drawn);
+    assert!(child.wait().expect("it ends").success());
+    String::from_utf8(drawn).expect("text")
+}
+
+#[test]
+fn a_bar_is_drawn_on_a_terminal_alone_and_from_the_first_with_its_step() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    for (args, steps) in [
+        (&["fsck", "--read-data", "--root", "root"][..], &["checking blobs", "checking refs"][..]),
+        (&["gc", "--root", "root"], &["listing trash", "marking", "listing blobs"]),
+        (&["reindex", "--root", "root"], &["recording refs"]),
+    ] {
+        let drawn = on_terminal(dir.path(), args);
+        // What stands between the moves of the cursor.
+        let lines = drawn.split(['\r', '\n']).flat_map(|part| part.split('\x1b'));
+        let lines = lines.map(|part| part.trim_start_matches(|c: char| c == '[' || c.is_ascii_digit()));
+        let lines =
+            lines.map(|part| part.strip_prefix(['A', 'B', 'C', 'D', 'K', 'J', 'H']).unwrap_or(part).trim());
+        let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+        for step in steps {
+            assert!(lines.iter().any(|line| line.starts_with(step)), "{args:?}, {step}: {drawn:?}");
+        }
+        for line in &lines {
+            assert!(line.starts_with(|c: char| c.is_ascii_lowercase()), "{args:?}, {line:?}: {drawn:?}");
+        }
+        assert_eq!(on_terminal(dir.path(), &[args, &["-q"]].concat()), "");
+        assert_eq!(on_terminal(dir.path(), &[args, &["--json"]].concat()), "");
+    }
 }
