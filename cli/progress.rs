@@ -1,63 +1,70 @@
 //! How far it is, as a bar on standard error. Nothing where that is no terminal.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use arc_swap::ArcSwap;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use repoxy::maintain::{Progress, Step};
 
 /// How often a bar moves although nothing advances, so that it is seen to live.
 const TICK: Duration = Duration::from_millis(120);
 
-/// One bar, which shows one step after the other. Clones are the same bar.
+/// A bar for each step, one after the other; none if they are not shown. Clones show the same one.
 #[derive(Debug, Clone)]
-pub(crate) struct Bars(ProgressBar);
+pub(crate) struct Bars(Option<Arc<ArcSwap<ProgressBar>>>);
 
 impl Bars {
-    /// A bar that is shown or not.
+    /// Bars that are shown or not.
     pub(crate) fn new(shown: bool) -> Self {
-        Self(if shown { ProgressBar::no_length() } else { ProgressBar::hidden() })
+        Self(shown.then(|| Arc::new(ArcSwap::from_pointee(ProgressBar::hidden()))))
     }
 
     /// Takes the bar away while something else is printed.
     pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.0.suspend(print)
+        match &self.0 {
+            Some(current) => current.load().suspend(print),
+            None => print(),
+        }
     }
 
     /// Takes the bar away for good.
     pub(crate) fn clear(&self) {
-        self.0.finish_and_clear();
+        if let Some(current) = &self.0 {
+            current.load().finish_and_clear();
+        }
     }
 }
 
 impl Progress for Bars {
     fn begin(&self, step: Step, total: Option<u64>) {
+        let Some(current) = &self.0 else { return };
+        // A new one, whole before it is drawn: each change to one that is shown draws it as it is by then.
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        let bar = bar.with_message(step.as_str());
         let template = match total {
             Some(_) => "{msg:24} [{bar:32}] {human_pos}/{human_len} {eta:>4}",
             None => "{msg:24} {human_pos}  {rate}",
         };
-        // The step before must not be shown with this one's style and numbers.
-        self.0.reset();
-        match total {
-            Some(total) => self.0.set_length(total),
-            None => self.0.unset_length(),
-        }
         // Without a style of its own the bar would merely look different.
         if let Ok(style) = ProgressStyle::with_template(template) {
             let rate = |state: &ProgressState, out: &mut dyn Write| {
                 // Nothing can be done about a terminal that takes no text.
                 let _ = write!(out, "{:.0}/s", state.per_sec());
             };
-            self.0.set_style(style.progress_chars("=> ").with_key("rate", rate));
+            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
         }
-        self.0.set_message(step.as_str());
-        if !self.0.is_hidden() {
-            self.0.enable_steady_tick(TICK);
-        }
+        let bar = Arc::new(bar);
+        current.swap(Arc::clone(&bar)).finish_and_clear();
+        bar.tick();
+        bar.enable_steady_tick(TICK);
     }
 
     fn advance(&self, count: u64) {
-        self.0.inc(count);
+        if let Some(current) = &self.0 {
+            current.load().inc(count);
+        }
     }
 }

@@ -1,10 +1,16 @@
 //! The program as an operator runs it: what it prints where, and how it ends.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use repoxy::model::Digest;
+use repoxy::model::{Clock as _, Digest, SystemClock};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Runs the program on a store, apart from whatever configuration this machine has.
 fn repoxy(dir: &Path, args: &[&str]) -> Output {
@@ -51,21 +57,41 @@ fn store(dir: &Path) {
 }
 
 #[test]
-fn root_and_config_are_taken_before_and_after_every_command() {
+fn root_and_config_are_taken_before_within_and_after_every_command() {
     let dir = tempfile::tempdir().expect("a directory");
     store(dir.path());
     fs::write(dir.path().join("my.toml"), "root = \"root\"\n").expect("written");
-    for args in [
-        &["--root", "root", "ls", "proxies", "--json"][..],
-        &["ls", "--root", "root", "proxies", "--json"],
-        &["ls", "proxies", "--json", "--root", "root"],
-        &["--config", "my.toml", "ls", "proxies", "--json"],
-        &["ls", "proxies", "--json", "--config", "my.toml"],
+    fs::create_dir(dir.path().join("root/config")).expect("made");
+    fs::write(dir.path().join("root/config/repoxy.toml"), "").expect("written");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listen = format!("--listen={}", taken.local_addr().expect("bound"));
+    // Each with how it ends and what it says of the store, or of the file, if it has found it.
+    for (command, code, says) in [
+        (&["serve", &listen, "--log-level=off"][..], 1, "cannot listen on"),
+        (&["gc", "--dry-run"], 0, "gc: "),
+        (&["fsck"], 0, "1 ref"),
+        (&["reindex", "--dry-run"], 0, "1 ref"),
+        (&["ls", "refs"], 0, "tags/3.20"),
+        (&["ls", "blobs"], 0, "sha256:"),
+        (&["ls", "proxies"], 0, "hub"),
+        (&["show", "alpine:3.20"], 0, "tags/3.20"),
+        (&["config", "check"], 0, "is right"),
+        (&["config", "show"], 0, "/root\"  # "),
     ] {
-        let output = repoxy(dir.path(), args);
-        assert!(stdout(&output).contains(r#""proxy":"hub","refs":1"#), "{args:?}: {output:?}");
-        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        for option in [["--root", "root"], ["--config", "my.toml"]] {
+            for at in 0..=command.len() {
+                let args = [&command[..at], &option, &command[at..]].concat();
+                let output = repoxy(dir.path(), &args);
+                let said = format!("{}{}", stdout(&output), stderr(&output));
+                assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+                let file = if option[0] == "--root" { "root/config/repoxy.toml" } else { "my.toml" };
+                let says =
+                    if command == ["config", "check"] { format!("{file} {says}") } else { says.to_owned() };
+                assert!(said.contains(&says), "{args:?}: {said}");
+            }
+        }
     }
+    assert!(!dir.path().join(".local").exists(), "none has made a store elsewhere");
 }
 
 #[test]
@@ -84,6 +110,103 @@ fn each_way_to_fail_has_its_code_and_says_what_to_do() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
         assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
     }
+}
+
+/// A line of `ls refs` without options: what options are judged by.
+struct Listed {
+    path: &'static str,
+    /// How many days ago upstream has confirmed it, and somebody has used it.
+    fetched: i64,
+    used: i64,
+    lasts: &'static str,
+    size: u64,
+}
+
+/// Refs as somebody might write them by hand, none of them like another in what can be asked for.
+const LISTED: [Listed; 6] = [
+    Listed { path: "container/hub/refs/a/tags/old", fetched: 40, used: 3, lasts: "31536000", size: 5 },
+    Listed { path: "container/hub/refs/b/tags/gone", fetched: 50, used: 2, lasts: "3600", size: 4 },
+    Listed { path: "container/hub/refs/c/tags/dusty", fetched: 60, used: 30, lasts: "3600", size: 6 },
+    Listed { path: "container/hub/refs/d/tags/recent", fetched: 20, used: 15, lasts: "3600", size: 2 },
+    Listed { path: "container/quay/refs/e/tags/other", fetched: 70, used: 50, lasts: "3600", size: 3 },
+    Listed {
+        path: "tf/hub/refs/providers/x/y/linux_amd64/1.0.0",
+        fetched: 45,
+        used: 25,
+        lasts: "60",
+        size: 1,
+    },
+];
+
+#[test]
+fn each_option_of_ls_refs_alone_changes_what_is_listed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let now = SystemClock.now();
+    let ago = |days: i64| now - Duration::from_secs(u64::try_from(days).expect("positive") * 86_400);
+    for listed in &LISTED {
+        let (artifact_type, rest) = listed.path.split_once('/').expect("a key");
+        let file = dir.path().join(format!("root/type/{artifact_type}/proxies/{rest}.json"));
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        let (kind, target) = match artifact_type {
+            "tf" => ("tf.provider", "zipDigest"),
+            _ => ("container.tag", "targetDigest"),
+        };
+        let json = format!(
+            r#"{{"kind":"{kind}","{target}":"{}","size":{},"upstream":"x","fetchedAt":"{:.0}","ttlSeconds":{}}}"#,
+            Digest::of(listed.path.as_bytes()),
+            listed.size,
+            ago(listed.fetched),
+            listed.lasts,
+        );
+        fs::write(&file, json).expect("written");
+        let file = File::options().write(true).open(&file).expect("written");
+        file.set_modified(ago(listed.used).into()).expect("ours");
+    }
+    let digest = Digest::of(LISTED[1].path.as_bytes()).to_string();
+    let list = |options: &str| {
+        let args = [
+            &["ls", "refs", "--json", "--root", "root"][..],
+            &options.split_whitespace().collect::<Vec<_>>(),
+        ];
+        let output = repoxy(dir.path(), &args.concat());
+        assert_eq!(output.status.code(), Some(0), "{options}: {output:?}");
+        let lines = stdout(&output).lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        lines.collect::<Vec<serde_json::Value>>()
+    };
+    let last = |line: &serde_json::Value| {
+        line["ref"].as_str().expect("a key").rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    let all = "old gone dusty recent other 1.0.0";
+    for (options, expected) in [
+        ("", all),
+        ("--type container", "old gone dusty recent other"),
+        ("--proxy hub", "old gone dusty recent 1.0.0"),
+        ("--area cache", ""),
+        ("--kind tf.provider", "1.0.0"),
+        ("--path b/*", "gone"),
+        (&format!("--digest {digest}"), "gone"),
+        ("--older-than 30d", "old gone dusty other 1.0.0"),
+        ("--unused-for 10d", "dusty recent other 1.0.0"),
+        ("--expired", "gone dusty recent other 1.0.0"),
+        ("--sort last-used", "other dusty 1.0.0 recent old gone"),
+        ("--sort fetched-at", "other dusty gone 1.0.0 old recent"),
+        ("--sort size", "1.0.0 recent other gone old dusty"),
+        ("--sort path", all),
+        ("--reverse", "1.0.0 other recent dusty gone old"),
+        ("--limit 2", "old gone"),
+        ("--limit 0", ""),
+        // Together as in the help: without any of these it would be another list.
+        ("--type container --proxy hub --older-than 30d --expired --sort last-used --limit 20", "dusty gone"),
+        ("--type container --proxy hub --older-than 30d --expired --sort last-used --limit 1", "dusty"),
+        ("--type container --proxy hub --older-than 30d --expired", "gone dusty"),
+    ] {
+        let listed: Vec<_> = list(options).iter().map(last).collect();
+        assert_eq!(listed.join(" "), expected, "{options}");
+    }
+    assert_eq!(list("--limit 1")[0].get("lastUsed"), None);
+    let used = list("--uses --limit 1")[0]["lastUsed"].as_str().expect("a time").to_owned();
+    assert!(used.starts_with(&format!("{:.0}", ago(3)).trim_end_matches('Z')[..19]), "{used}");
+    assert_eq!(repoxy(dir.path(), &["ls", "refs", "--uses", "--root", "root"]).status.code(), Some(2));
 }
 
 #[test]
@@ -190,5 +313,140 @@ fn a_success_is_one_line_and_quiet_none() {
         assert!(stdout(&output).starts_with(&format!("{name}: ")), "{output:?}");
         let quiet = repoxy(dir.path(), &[name, "--root", "root", "-q"]);
         assert_eq!((stdout(&quiet), stderr(&quiet)), ("", ""), "{name}");
+    }
+}
+
+/// Waits until something holds of a child that runs.
+fn until(child: &mut Child, holds: impl Fn(u32) -> bool) {
+    let began = Instant::now();
+    while !holds(child.id()) {
+        assert_eq!(child.try_wait().expect("ours"), None, "it has ended");
+        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn who_interrupts_a_long_run_gets_130_and_the_store_is_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    // Hours of reading that take no room on the disk.
+    let hex = Digest::of(b"large").hex();
+    let large =
+        dir.path().join(format!("root/type/container/blobs/sha256/{}/{}/{hex}", &hex[..2], &hex[2..4]));
+    fs::create_dir_all(large.parent().expect("a folder")).expect("made");
+    File::create(&large).and_then(|file| file.set_len(1 << 42)).expect("a sparse file");
+    let mut fsck = command(dir.path(), &["fsck", "--read-data", "--repair", "--root", "root"]);
+    let mut child = fsck.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let reads = |pid: u32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target.ends_with(&hex))
+    };
+    until(&mut child, reads);
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+    kill_process(pid, Signal::INT).expect("ours");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(130), "error: interrupted\n"));
+    assert!(large.exists());
+    fs::remove_file(&large).expect("ours");
+    assert_eq!(repoxy(dir.path(), &["fsck", "--read-data", "--root", "root"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_gc_beside_another_ends_with_11_and_takes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let gc = || repoxy(dir.path(), &["gc", "--grace", "0s", "--root", "root"]);
+    fs::create_dir(dir.path().join("root/locks")).expect("made");
+    let lock = File::create(dir.path().join("root/locks/gc.lock")).expect("made");
+    flock(&lock, FlockOperation::LockExclusive).expect("free");
+    let output = gc();
+    assert_eq!(output.status.code(), Some(11), "{output:?}");
+    assert!(stderr(&output).contains("hint: the lock goes with the process that holds it"), "{output:?}");
+    assert!(!dir.path().join("root/type/container/trash").exists());
+    drop(lock);
+    assert_eq!(gc().status.code(), Some(0));
+    assert!(dir.path().join("root/type/container/trash").exists());
+}
+
+/// What a command writes to a terminal on standard error.
+fn on_terminal(dir: &Path, args: &[&str]) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
+    let name = ptsname(&master, Vec::new()).expect("it has a name").into_string().expect("text");
+    let slave = File::options().read(true).write(true).open(name).expect("unlocked");
+    let mut child =
+        command(dir, args).stdout(Stdio::null()).stderr(slave).env("TERM", "xterm").spawn().expect("it runs");
+    let mut drawn = Vec::new();
+    // At its end, when nobody has it open any more, a terminal is an error.
+    let _ = File::from(master).read_to_end(&mut drawn);
+    assert!(child.wait().expect("it ends").success());
+    String::from_utf8(drawn).expect("text")
+}
+
+#[test]
+fn a_bar_is_drawn_on_a_terminal_alone_and_from_the_first_with_its_step() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    for (args, steps) in [
+        (&["fsck", "--read-data", "--root", "root"][..], &["checking blobs", "checking refs"][..]),
+        (&["gc", "--root", "root"], &["listing trash", "marking", "listing blobs"]),
+        (&["reindex", "--root", "root"], &["recording refs"]),
+    ] {
+        let drawn = on_terminal(dir.path(), args);
+        // What stands between the moves of the cursor.
+        let lines = drawn.split(['\r', '\n']).flat_map(|part| part.split('\x1b'));
+        let lines = lines.map(|part| part.trim_start_matches(|c: char| c == '[' || c.is_ascii_digit()));
+        let lines =
+            lines.map(|part| part.strip_prefix(['A', 'B', 'C', 'D', 'K', 'J', 'H']).unwrap_or(part).trim());
+        let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+        for step in steps {
+            assert!(lines.iter().any(|line| line.starts_with(step)), "{args:?}, {step}: {drawn:?}");
+        }
+        for line in &lines {
+            assert!(line.starts_with(|c: char| c.is_ascii_lowercase()), "{args:?}, {line:?}: {drawn:?}");
+        }
+        assert_eq!(on_terminal(dir.path(), &[args, &["-q"]].concat()), "");
+        assert_eq!(on_terminal(dir.path(), &[args, &["--json"]].concat()), "");
+    }
+}
+
+/// A command of the page for operators, for this binary and this store instead of the installed ones.
+fn here(line: &str) -> String {
+    let (program, root) = ("/usr/local/bin/repoxy ", "--root /var/lib/repoxy");
+    assert!(line.starts_with(program) && line.contains(root), "{line}");
+    let program_here = format!("{} ", env!("CARGO_BIN_EXE_repoxy"));
+    line.replace(program, &program_here).replace(root, "--root root")
+}
+
+#[test]
+fn what_the_page_for_operators_gives_to_cron_and_systemd_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let page = include_str!("../docs/operations.md");
+    let table = page.split("```cron\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a crontab");
+    // Five fields of time, the user, the command; cron has sh run it, with `\%` for `%`.
+    let from_cron = table.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let mut rest = line;
+        let mut fields = Vec::new();
+        for _ in 0..6 {
+            let (field, after) = rest.split_once(' ').expect("seven fields");
+            fields.push(field);
+            rest = after.trim_start();
+        }
+        assert_eq!(fields[5], "repoxy", "{line}");
+        assert!(fields[..5].iter().all(|field| *field == "*" || field.parse::<u8>().is_ok()), "{line}");
+        (rest.replace("\\%", "%"), true)
+    });
+    let from_systemd =
+        page.lines().filter_map(|line| Some((line.strip_prefix("ExecStart=")?.to_owned(), false)));
+    let commands: Vec<_> = from_cron.chain(from_systemd).collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for (line, quiet) in commands {
+        let mut sh = Command::new("/bin/sh");
+        sh.args(["-c", &here(&line)]).current_dir(dir.path()).env_clear().stdin(Stdio::null());
+        let output = sh.env("HOME", dir.path()).env("PATH", "/usr/bin:/bin").output().expect("it runs");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{line}");
+        assert_eq!(stdout(&output).is_empty(), quiet, "{line}: cron sends what is printed: {output:?}");
     }
 }

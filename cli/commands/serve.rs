@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use repoxy::cache::{Cache, Parts};
@@ -79,9 +79,11 @@ async fn serve(
     });
     let server = Server::bind(server_settings(config, &instance), app)?;
     let stops = stop_signals().map_err(CliError::Runtime)?;
+    // Before anybody learns that it runs: until then a SIGHUP ends it.
+    let hangups = signal(SignalKind::hangup()).map_err(CliError::Runtime)?;
     announce(&server, config);
     let upkeep = tokio::spawn(kept.clone().tend(Arc::clone(&cache), metrics, upkeep::dated(config)));
-    let reload = tokio::spawn(reload_on_hangup(Arc::clone(&cache), server.tls_reload()));
+    let reload = tokio::spawn(reload_on(hangups, Arc::clone(&cache), server.tls_reload()));
     memory::give_back();
     lifecycle.set_ready();
     tokio::spawn(prepare(kept.store.clone(), config.proxies.iter().map(|proxy| proxy.id.clone()).collect()));
@@ -121,8 +123,7 @@ async fn prepare(store: Arc<Store>, proxies: Vec<ProxyId>) {
 
 /// Says where clients find the server.
 fn announce(server: &Server, config: &Config) {
-    for address in server.local_addrs() {
-        let tls = config.tls.as_ref().is_some_and(|tls| tls.listen.contains(&address));
+    for (address, tls) in server.local_addrs() {
         let scheme = if tls { "https" } else { "http" };
         tracing::info!(root = config.root, "listening on {scheme}://{address}");
     }
@@ -196,19 +197,28 @@ fn credentials(credentials: &config::Credentials) -> upstream::Credentials {
     }
 }
 
-/// SIGHUP: credentials and certificates are read again; what cannot be read stays as it was.
-async fn reload_on_hangup(cache: Arc<Cache>, tls: TlsReload) {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+/// SIGHUP: the files with credentials and certificates are read again; what cannot be read stays as it was.
+async fn reload_on(mut hangups: Signal, cache: Arc<Cache>, tls: TlsReload) {
     while hangups.recv().await.is_some() {
         let (cache, tls) = (Arc::clone(&cache), tls.clone());
         let reloaded = spawn_blocking(move || {
-            cache.reload();
-            if let Err(error) = tls.reload() {
-                tracing::error!(error = &error as &dyn std::error::Error, "the certificate stays as it was");
+            let upstreams = cache.reload();
+            let own = tls.reload();
+            if let Err(error) = &own {
+                let error = error as &dyn std::error::Error;
+                tracing::error!(error, "the server's own certificate stays as it was");
             }
+            upstreams && own.is_ok()
         });
-        if reloaded.await.is_ok() {
-            tracing::info!("credentials and certificates were read again");
+        match reloaded.await {
+            Ok(true) => tracing::info!("credentials and certificates were read again"),
+            Ok(false) => tracing::error!(
+                "not all credentials and certificates could be read again; those that the errors above name stay as they were"
+            ),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "credentials and certificates may be as they were");
+            }
         }
     }
 }

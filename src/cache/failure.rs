@@ -73,7 +73,7 @@ impl From<UpstreamError> for Failure {
                 Self::passing(Refusal::Unavailable { retry_after: Some(retry_after) }, "breaker-open")
             }
             E::Timeout(_) | E::TooSlow => Self::passing(Refusal::Timeout, "timeout"),
-            E::Unreachable(_) => Self::passing(bad("it cannot be reached"), "unreachable"),
+            E::Unreachable(_) => Self::passing(Refusal::Unreachable, "unreachable"),
             E::Forbidden(_) => Self::passing(bad("it led to an address that is not allowed"), "forbidden"),
             E::Status(_) => Self::passing(bad("an error status"), "status"),
             E::NotResumable | E::Broken(_) => Self::passing(bad("the transfer broke"), "broken"),

@@ -59,7 +59,10 @@ impl ProxyMeters {
     pub fn new(proxy: &ProxyId) -> Self {
         describe_counter!("repoxy_responses_total", "Answers with content, by proxy and outcome");
         describe_counter!("repoxy_refusals_total", "Requests answered without content, by proxy and kind");
-        describe_counter!("repoxy_sent_bytes_total", "Bytes of content sent to clients, by proxy");
+        describe_counter!(
+            "repoxy_sent_bytes_total",
+            "Bytes of bodies sent to clients, those of refusals too, by proxy"
+        );
         describe_counter!(
             "repoxy_unstored_total",
             "Fetches whose content was passed on because the store failed, by proxy"

@@ -504,14 +504,22 @@ impl Cache {
     }
 
     /// Re-reads credentials and certificates of all upstreams; what cannot be read stays as it was.
-    /// Blocks for as long as the files take.
-    pub fn reload(&self) {
+    /// Whether all could be read. Blocks for as long as the files take.
+    pub fn reload(&self) -> bool {
+        let mut all = true;
         for (proxy, site) in &self.sites {
             if let Err(error) = site.upstream.reload() {
+                all = false;
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, %proxy, "credentials and certificates stay as they were");
+                tracing::error!(error, %proxy, "this proxy's credentials and certificates stay as they were");
             }
         }
+        all
+    }
+
+    /// The counters of a proxy.
+    pub fn meters(&self, proxy: &ProxyId) -> Option<Arc<ProxyMeters>> {
+        self.sites.get(proxy).map(|site| Arc::clone(&site.meters))
     }
 
     /// The clock.

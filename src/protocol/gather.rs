@@ -43,6 +43,19 @@ pub enum Need {
     Fact(Box<Inquiry>),
 }
 
+impl Need {
+    /// The proxy that it is of.
+    pub fn proxy(&self) -> &ProxyId {
+        match self {
+            Self::Document(resource) | Self::Held(resource, _) | Self::Recent(resource, _) => {
+                &resource.key.proxy
+            }
+            Self::Entry(lookup) => &lookup.proxy,
+            Self::Fact(inquiry) => &inquiry.content.key.proxy,
+        }
+    }
+}
+
 /// A question to content that may be cached: what [`super::Protocol::examine`] finds in it. Nothing is fetched
 /// for it and nobody waits for it: content is read once, behind the back of the first request that asks.
 #[derive(Debug, Clone, PartialEq)]

@@ -52,6 +52,9 @@ pub enum Refusal {
         /// When it may be worth to ask again.
         retry_after: Option<Duration>,
     },
+    /// Upstream cannot be reached: no such name, no connection, no TLS.
+    #[error("upstream cannot be reached")]
+    Unreachable,
     /// Upstream did not answer in time.
     #[error("upstream did not answer in time")]
     Timeout,
@@ -90,7 +93,9 @@ impl Refusal {
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             // Not 413: it is upstream's answer that is too large, not the client's request.
-            Self::BadUpstream(_) | Self::Untrusted { .. } | Self::TooLarge { .. } => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::BadUpstream(_) | Self::Untrusted { .. } | Self::TooLarge { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -15,11 +15,13 @@ use http_body_util::{BodyExt as _, Limited};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::answer::{self, Content, Response};
-use super::exchange::{Account, Exchange};
+use super::exchange::Exchange;
 use super::health::{self, Lifecycle};
 use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Served, Want};
-use crate::model::{ProxyTable, Resource, Timestamp};
-use crate::protocol::{Derive, Document, Fetch, Gathered, Part, Protocol, Refusal, Reply, Route, Unrouted};
+use crate::model::{ProxyId, ProxyTable, Resource, Timestamp};
+use crate::protocol::{
+    Derive, Document, Fetch, Gathered, Need, Part, Protocol, Refusal, Reply, Route, Unrouted,
+};
 
 /// The most bytes of a document that is rewritten, where its resource gives no limit.
 const MAX_DOCUMENT: u64 = 64 << 20;
@@ -114,7 +116,8 @@ impl App {
         let mut headers = ready.headers.clone();
         let age = seconds(ready.fetched_at, self.cache.clock().now());
         answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit"));
-        exchange.settle(Account { outcome: word(Outcome::Hit), meters: Some(Arc::clone(&ready.meters)) });
+        exchange.belongs_to(Arc::clone(&ready.meters));
+        exchange.settle(Outcome::Hit.as_str());
         let content = match &ready.body {
             ReadyBody::Memory(bytes) => Content::Memory(bytes.clone()),
             ReadyBody::Blob(_) => Content::Body(ready.body()),
@@ -131,6 +134,9 @@ impl App {
     ) -> Result<Response, Refusal> {
         let mut gathered = Gathered::default();
         for _ in 0..MAX_ROUNDS {
+            if let Some(meters) = proxy_of(&routed).and_then(|proxy| self.cache.meters(proxy)) {
+                exchange.belongs_to(meters);
+            }
             match routed {
                 Ok(Route::Local(reply)) => return Ok(local(exchange, reply)),
                 Ok(Route::Made(document)) => return Ok(self.made_of(exchange, &gathered, document)),
@@ -193,7 +199,7 @@ impl App {
         served: Served,
         lasting: bool,
     ) -> Result<Response, Refusal> {
-        exchange.settle(Account { outcome: word(served.outcome), meters: Some(Arc::clone(&served.meters)) });
+        exchange.settle(served.outcome.as_str());
 
         let now = self.cache.clock().now();
         let age = served.reference.current_age(now).as_secs();
@@ -233,7 +239,7 @@ impl App {
         let want = Want { interest: Interest::Body, via: via.as_deref() };
         let act = (exchange.method.clone(), body);
         let served = self.cache.forward(protocol, &resource, act, want).await?;
-        exchange.settle(Account { outcome: word(served.outcome), meters: Some(Arc::clone(&served.meters)) });
+        exchange.settle(served.outcome.as_str());
         let now = self.cache.clock().now();
         let fetch = Fetch { resource, rewrite: false };
         let extra = protocol.headers(&exchange.head(), &fetch, &served.reference);
@@ -252,13 +258,13 @@ impl App {
     ) -> Result<Response, Refusal> {
         let names = self.cache.names(protocol, derive).await?;
         let document = protocol.derive(&exchange.head(), derive, &names)?;
-        exchange.settle(Account { outcome: "derived", meters: None });
+        exchange.settle("derived");
         Ok(made(exchange, answer::document_headers(&document), document.body))
     }
 
     /// Answers with a document that was made of others; it is as old as the oldest of them.
     fn made_of(&self, exchange: &Exchange, gathered: &Gathered, document: Document) -> Response {
-        exchange.settle(Account { outcome: "derived", meters: None });
+        exchange.settle("derived");
         let now = self.cache.clock().now();
         let oldest = gathered.documents().map(|(_, gotten)| gotten.reference.fetched_at).min();
         let mut headers = answer::document_headers(&document);
@@ -323,7 +329,7 @@ fn made(exchange: &Exchange, headers: HeaderMap, body: Bytes) -> Response {
 }
 
 fn local(exchange: &Exchange, reply: Reply) -> Response {
-    exchange.settle(Account { outcome: "local", meters: None });
+    exchange.settle("local");
     answer::reply(exchange.is_head(), reply)
 }
 
@@ -332,26 +338,25 @@ fn refused(exchange: &Exchange, protocol: &dyn Protocol, refusal: &Refusal) -> R
     if let Refusal::Untrusted { why } = refusal {
         tracing::warn!(resource = %exchange.shown(), why, "upstream sent what cannot be trusted");
     }
-    exchange.settle(Account { outcome: "refused", meters: None });
+    exchange.settle("refused");
     answer::reply(exchange.is_head(), protocol.refuse(&exchange.head(), refusal))
 }
 
 /// What a client gets whose request made a handler panic.
 pub(super) fn broken(exchange: &Exchange) -> Response {
-    exchange.settle(Account { outcome: "panicked", meters: None });
+    exchange.settle("panicked");
     let text = health::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error; the log has the details\n");
     answer::reply(exchange.is_head(), text)
 }
 
-/// The word for an outcome in the log.
-const fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Hit => "hit",
-        Outcome::Revalidated => "revalidated",
-        Outcome::Filled => "filled",
-        Outcome::Joined => "joined",
-        Outcome::Stale => "stale",
-        Outcome::Passed => "passed",
+/// Whose request it is, if that can be told by now.
+fn proxy_of(routed: &Result<Route, Unrouted>) -> Option<&ProxyId> {
+    match routed {
+        Ok(Route::Fetch(fetch) | Route::Held { fetch, .. }) => Some(&fetch.resource.key.proxy),
+        Ok(Route::Forward(resource)) => Some(&resource.key.proxy),
+        Ok(Route::Derive(Derive::Scopes { proxy, .. })) => proxy.as_ref(),
+        Err(Unrouted::Needs(needs)) => needs.first().map(Need::proxy),
+        Ok(Route::Made(_) | Route::Local(_)) | Err(Unrouted::Refused(_)) => None,
     }
 }
 

@@ -45,24 +45,29 @@ pub(super) struct Exchange {
     has_body: bool,
     /// Nobody has read the body to its end.
     unread: AtomicBool,
-    account: OnceLock<Account>,
-}
-
-/// What is known at the end about how the answer came about.
-#[derive(Debug, Default)]
-pub(super) struct Account {
-    /// The word for the log.
-    pub(super) outcome: &'static str,
-    /// Whom to credit the bytes to.
-    pub(super) meters: Option<Arc<ProxyMeters>>,
+    /// How the answer came about, in the word for the log.
+    outcome: OnceLock<&'static str>,
+    /// Whose request it is: the proxy that the log names and the bytes are counted for.
+    meters: OnceLock<Arc<ProxyMeters>>,
 }
 
 impl Exchange {
     /// A request that has come in.
     pub(super) fn new(head: request::Parts, survey: Survey, peer: SocketAddr, reader: Reader) -> Self {
         let request::Parts { method, uri, headers, .. } = head;
-        let (body, unread, account) = (Mutex::default(), AtomicBool::default(), OnceLock::new());
-        Self { method, uri, headers, survey, peer, reader, body, has_body: false, unread, account }
+        Self {
+            method,
+            uri,
+            headers,
+            survey,
+            peer,
+            reader,
+            body: Mutex::default(),
+            has_body: false,
+            unread: AtomicBool::default(),
+            outcome: OnceLock::new(),
+            meters: OnceLock::new(),
+        }
     }
 
     /// The same with its body.
@@ -129,9 +134,25 @@ impl Exchange {
     }
 
     /// Says how the answer came about; the first word counts.
-    pub(super) fn settle(&self, account: Account) {
-        // A second account would be of an answer made after the first failed, such as a refusal.
-        let _ = self.account.set(account);
+    pub(super) fn settle(&self, outcome: &'static str) {
+        // A second word would be of an answer made after the first failed, such as a refusal.
+        let _ = self.outcome.set(outcome);
+    }
+
+    /// Says whose request it is, as soon as that is known: a refusal is a proxy's too.
+    pub(super) fn belongs_to(&self, meters: Arc<ProxyMeters>) {
+        // What is routed anew, because something had to be known first, is the same proxy's.
+        let _ = self.meters.set(meters);
+    }
+
+    /// How the answer came about.
+    pub(super) fn outcome(&self) -> Option<&'static str> {
+        self.outcome.get().copied()
+    }
+
+    /// The counters of the proxy whose request it is.
+    pub(super) fn meters(&self) -> Option<&ProxyMeters> {
+        self.meters.get().map(|meters| &**meters)
     }
 }
 
@@ -187,13 +208,12 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.set_waits_for_us(false);
         self.watch.ended();
-        let account = self.exchange.account.get();
-        if let Some(meters) = account.and_then(|account| account.meters.as_ref()) {
+        if let Some(meters) = self.exchange.meters() {
             meters.sent(self.sent);
         }
         if let Some(entry) = self.entry.take() {
             let whole = self.ended || self.owed == Some(self.sent);
-            entry.write(&self.exchange, account, self.status, self.sent, whole);
+            entry.write(&self.exchange, self.status, self.sent, whole);
         }
     }
 }

@@ -187,9 +187,11 @@ impl<A: Application> Server<A> {
         Ok(Self { doors, workers, tls, slots, shared, lifecycle, application })
     }
 
-    /// The addresses that are listened on, plain ones first, each kind in the order of the settings.
-    pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.doors.iter().filter_map(|door| door.listener.local_addr().ok()).collect()
+    /// The addresses that are listened on, and whether with TLS; plain ones first, each kind in the order of
+    /// the settings.
+    pub fn local_addrs(&self) -> Vec<(SocketAddr, bool)> {
+        let address = |door: &Door| Some((door.listener.local_addr().ok()?, door.tls.is_some()));
+        self.doors.iter().filter_map(address).collect()
     }
 
     /// A handle that re-reads certificate and key.

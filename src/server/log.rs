@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::exchange::{Account, Exchange};
+use super::exchange::Exchange;
 
 /// The `tracing` target of access lines, for filters.
 pub const TARGET: &str = "repoxy::access";
@@ -55,17 +55,8 @@ impl Journal {
 impl Entry {
     /// Writes the line. `sent` is what was handed to the connection, which can be a little more than
     /// what a client that left has received; `whole` says whether that was all of the answer.
-    pub(super) fn write(
-        self,
-        exchange: &Exchange,
-        account: Option<&Account>,
-        status: Option<StatusCode>,
-        sent: u64,
-        whole: bool,
-    ) {
-        let proxy = account
-            .and_then(|account| account.meters.as_ref())
-            .map(|meters| tracing::field::display(meters.proxy()));
+    pub(super) fn write(self, exchange: &Exchange, status: Option<StatusCode>, sent: u64, whole: bool) {
+        let proxy = exchange.meters().map(|meters| tracing::field::display(meters.proxy()));
         let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             target: TARGET,
@@ -75,7 +66,7 @@ impl Entry {
             resource = %Escaped(&exchange.shown()),
             proxy,
             status = status.map_or(CLIENT_LEFT, |status| status.as_u16()),
-            outcome = account.map(|account| account.outcome),
+            outcome = exchange.outcome(),
             bytes = sent,
             whole,
             milliseconds,

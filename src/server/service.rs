@@ -24,7 +24,7 @@ use warp::Filter as _;
 use super::answer::{self, Response, ResponseBody};
 use super::app::{Answering, Application, broken};
 use super::check::{Fault, Own, check};
-use super::exchange::{Account, Exchange, Ticket, Tracked};
+use super::exchange::{Exchange, Ticket, Tracked};
 use super::health;
 use super::listen::Shared;
 use super::watch::Watch;
@@ -60,7 +60,7 @@ fn answer<A: Application>(
     // Nothing that is shared between requests is left half changed by a handler that unwinds: the
     // engine's fills are tasks of their own, and its maps are changed in one step.
     if exchange.survey.foreign && !application.stands_for(&exchange) {
-        exchange.settle(Account { outcome: "refused", meters: None });
+        exchange.settle("refused");
         let reply = health::text(StatusCode::MISDIRECTED_REQUEST, "this is not an open proxy\n");
         return Either::Left(ready(answer::reply(exchange.is_head(), reply)));
     }
@@ -149,7 +149,7 @@ pub(super) fn respond<S: Edge>(
 
 /// Words a fault. What follows on the connection cannot be trusted to be what it seems.
 fn refuse(exchange: &Exchange, fault: Fault, version: Version) -> Response {
-    exchange.settle(Account { outcome: "refused", meters: None });
+    exchange.settle("refused");
     let mut reply = health::text(fault.status, fault.why);
     if fault.status == StatusCode::METHOD_NOT_ALLOWED {
         reply.headers.push((ALLOW, HeaderValue::from_static("GET, HEAD")));

@@ -109,7 +109,7 @@ impl Running {
         let (stop, stops) = mpsc::unbounded_channel();
         let stops = stream::unfold(stops, |mut stops| async { stops.recv().await.map(|()| ((), stops)) });
         Self {
-            address: server.local_addrs()[0],
+            address: server.local_addrs()[0].0,
             fake,
             lifecycle,
             stop,

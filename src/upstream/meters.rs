@@ -1,6 +1,6 @@
 //! What is counted about one proxy's upstream. Names begin with `repoxy_upstream_`.
 
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 
 use super::UpstreamError;
 
@@ -14,7 +14,6 @@ pub(super) struct Meters {
     proxy: String,
     requests: Counter,
     bytes: Counter,
-    remaining: Gauge,
 }
 
 impl Meters {
@@ -28,7 +27,6 @@ impl Meters {
             proxy: proxy.to_owned(),
             requests: counter!(REQUESTS, "proxy" => proxy.to_owned()),
             bytes: counter!(BYTES, "proxy" => proxy.to_owned()),
-            remaining: gauge!(REMAINING, "proxy" => proxy.to_owned()),
         }
     }
 
@@ -44,11 +42,12 @@ impl Meters {
         counter!(ERRORS, "proxy" => self.proxy.clone(), "kind" => error.kind()).increment(1);
     }
 
-    /// Notes Docker Hub's `ratelimit-remaining: 20;w=21600`.
+    /// Notes Docker Hub's `ratelimit-remaining: 20;w=21600`. Until there is a value there is no gauge: a zero would
+    /// say that nothing is left.
     pub(super) fn remaining(&self, header: &str) {
         let number = header.split(';').next().unwrap_or_default().trim();
         if let Ok(remaining) = number.parse::<u32>() {
-            self.remaining.set(f64::from(remaining));
+            gauge!(REMAINING, "proxy" => self.proxy.clone()).set(f64::from(remaining));
         }
     }
 }

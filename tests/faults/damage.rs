@@ -59,6 +59,7 @@ async fn unreadable(origin: &Origin) -> (Repoxy, Manifest) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn d8_a_blob_that_cannot_be_read_is_never_served_wrong() {
     let origin = Origin::start().await;
     let (repoxy, image) = unreadable(&origin).await;
@@ -73,6 +74,7 @@ async fn d8_a_blob_that_cannot_be_read_is_never_served_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn d8_the_next_request_for_a_blob_that_could_not_be_read_is_a_miss() {
     let origin = Origin::start().await;
     let (repoxy, image) = unreadable(&origin).await;

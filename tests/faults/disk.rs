@@ -250,6 +250,7 @@ fn failing(config: &str, calls: &str, error: &str) -> Repoxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn d4_a_ref_that_cannot_be_written_costs_no_answer_and_no_older_ref() {
     let origin = Origin::start().await;
     let old = origin.image("library/app", "1.0", 1, 100);
@@ -299,6 +300,7 @@ async fn unpublished(calls: &str, error: &str) -> Repoxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn d5_what_cannot_be_synced_is_not_published_and_not_synced_again() {
     let mut repoxy = unpublished("fsync", "EIO").await;
     repoxy.kill();
@@ -315,6 +317,7 @@ async fn d5_what_cannot_be_synced_is_not_published_and_not_synced_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn d6_what_cannot_be_renamed_is_not_published() {
     for error in ["EIO", "EXDEV"] {
         unpublished("renameat2", error).await;
@@ -322,6 +325,7 @@ async fn d6_what_cannot_be_renamed_is_not_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn d6_a_manifest_that_cannot_be_published_is_passed_through() {
     for (calls, error) in [("renameat2", "EIO"), ("fsync", "EIO")] {
         let origin = Origin::start().await;

@@ -90,16 +90,19 @@ async fn dawdling(call: &str, condemned_before: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e1_what_is_used_again_while_gc_condemns_it_is_kept() {
     dawdling("renameat2,renameat", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e2_what_is_used_again_while_gc_reaps_it_is_kept() {
     dawdling("unlinkat", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e2_what_is_reaped_before_its_ref_is_written_is_not_acknowledged() {
     let origin = Origin::start().await;
     let image = origin.image("library/app", "1.0", 0, 0);
@@ -208,6 +211,7 @@ fn stray(repoxy: &Repoxy, content: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e5_a_gc_that_is_killed_at_any_step_is_completed_by_the_next() {
     let origin = Origin::start().await;
     let (repoxy, image) = warm(&origin).await;
@@ -235,6 +239,7 @@ async fn e5_a_gc_that_is_killed_at_any_step_is_completed_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e6_two_runs_at_once_are_safe_with_and_without_locks() {
     let origin = Origin::start().await;
     let (repoxy, image) = warm(&origin).await;
@@ -364,6 +369,7 @@ async fn e10_a_gc_that_is_suspended_for_a_while_takes_nothing_that_was_used_mean
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e11_fsck_does_not_set_aside_the_good_copy_that_came_meanwhile() {
     let origin = Origin::start().await;
     let (mut repoxy, image) = warm(&origin).await;

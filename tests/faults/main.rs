@@ -2,7 +2,7 @@
 //! row. `docs/reliability.md` is the table of rows, tests and results, and is made by [`matrix`].
 //!
 //! What takes more than a few seconds is `#[ignore]`d with the reason `long`, and run by
-//! `tests/run --all-faults`.
+//! `tests/run --all-faults`; what runs strace with the reason `needs strace`, and run by `tests/run`.
 
 #[path = "../support/mod.rs"]
 pub mod support;

@@ -36,6 +36,7 @@ fn status(answer: &[u8]) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn s1_no_path_leads_out_of_the_root() {
     let origin = Origin::start().await;
     let image = origin.image("library/app", "1.0", 1, 100);

@@ -69,6 +69,7 @@ async fn d9_a_flipped_bit_in_content_of_any_type_is_never_served_a_week_after_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
 async fn e1_content_of_any_type_that_is_asked_for_while_gc_condemns_it_is_kept() {
     for of in &TYPES {
         let mut world = World::usual(of).await;

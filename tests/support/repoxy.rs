@@ -87,7 +87,9 @@ impl Repoxy {
             client,
             wrapper: Vec::new(),
             // The machine's own disk may be nearly full, which is no test's concern.
-            environment: vec![("REPOXY_GC_MIN_FREE".to_owned(), "0".to_owned())],
+            environment: [("REPOXY_GC_MIN_FREE", "0"), ("REPOXY_LOG_FORMAT", "json")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             log: Arc::default(),
         }
     }
@@ -107,7 +109,7 @@ impl Repoxy {
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "it is running");
         let mut process = self
-            .wrapped(&["serve", "--log-format", "json"])
+            .wrapped(&["serve"])
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -219,7 +221,7 @@ impl Repoxy {
     }
 
     /// Waits until what has been fetched is stored: clients have the bytes a little earlier.
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         let began = Instant::now();
         loop {
             let page = self.get("/-/metrics").await;

@@ -69,6 +69,9 @@ fn wording(request: Option<&Request>, refusal: &Refusal) -> (&'static str, Strin
         Refusal::Unavailable { .. } => {
             ("UNAVAILABLE", "upstream is unavailable and this is not cached yet; try again later")
         }
+        Refusal::Unreachable => {
+            ("UNAVAILABLE", "upstream cannot be reached and this is not cached yet; try again later")
+        }
         Refusal::Timeout => {
             ("UNAVAILABLE", "upstream did not answer in time and this is not cached yet; try again later")
         }

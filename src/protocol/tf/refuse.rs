@@ -44,6 +44,7 @@ fn wording(refusal: &Refusal) -> String {
         Refusal::Unavailable { .. } => {
             "the registry is unavailable and this is not cached yet; try again later"
         }
+        Refusal::Unreachable => "the registry cannot be reached and this is not cached yet; try again later",
         Refusal::Timeout => "the registry did not answer in time and this is not cached yet; try again later",
         Refusal::Loop => "the request has come back to this cache: an upstream leads here",
         Refusal::Internal => "something failed in this cache; its log has the details",

@@ -141,6 +141,7 @@ fn every_refusal_has_a_status_a_code_and_a_message() {
             "UNAVAILABLE",
             Some("2"),
         ),
+        (&manifest, Refusal::Unreachable, 502, "UNAVAILABLE", None),
         (&manifest, Refusal::Timeout, 504, "UNAVAILABLE", None),
         (&manifest, Refusal::BadUpstream("status 500"), 502, "UNKNOWN", None),
         (&manifest, Refusal::TooLarge { limit: 16 }, 502, "SIZE_INVALID", None),

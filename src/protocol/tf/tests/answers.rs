@@ -98,6 +98,7 @@ fn refusals_are_worded_as_registries_do() {
         (Refusal::Denied { anonymous: false }, 403),
         (Refusal::ReadOnly, 405),
         (Refusal::RateLimited { retry_after: None }, 429),
+        (Refusal::Unreachable, 502),
         (Refusal::Timeout, 504),
         (Refusal::Untrusted { why: "the signature by key 1234 is not valid".to_owned() }, 502),
     ] {
