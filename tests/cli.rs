@@ -76,7 +76,11 @@ fn each_way_to_fail_has_its_code_and_says_what_to_do() {
         (&["gc", "--root", "nowhere"][..], 10, "error: there is no repoxy store"),
         (&["gc", "--root", "root", "--grace", "soon"], 2, "`soon` is not a duration"),
         (&["nonsense"], 2, "error: unrecognized subcommand"),
-        (&["ls", "refs", "--config", "nowhere.toml"], 2, "error: "),
+        (
+            &["ls", "refs", "--config", "nowhere.toml"],
+            2,
+            "nowhere.toml`: No such file or directory (os error 2)\nhint: write the path of a configuration file that this user may read\n",
+        ),
         (&["show", "--root", "root", "no/such:tag"], 1, "hint: `repoxy ls refs`"),
         (&["gc", "--root", "root", "--grace", "0s", "--max-bytes", "0"], 3, "hint: if that is meant"),
     ] {

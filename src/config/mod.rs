@@ -157,11 +157,12 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn load(options: &Options, environment: &Environment) -> Result<Self, ConfigError> {
-        let path = find(options, environment)?;
-        let text = match &path {
-            Some(path) => Text::read(path)?,
+        let found = find(options, environment)?;
+        let text = match &found {
+            Some((path, origin)) => Text::read(path, origin)?,
             None => Text { path: None, text: String::new() },
         };
+        let path = found.map(|(path, _)| path);
         let document = text.parse()?;
         let mut top = Section::top(&text, document.get_ref());
         let mut load = Load { reader: Reader::new(environment, path.as_deref()) };
@@ -207,11 +208,13 @@ pub fn parse_size(text: &str) -> Result<u64, ConfigError> {
     values::size(text).map_err(|problem| problem.at(&Origin::Default))
 }
 
-/// The file to read.
-fn find(options: &Options, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
-    let named = options.config.clone().or_else(|| environment.get("REPOXY_CONFIG").map(PathBuf::from));
-    if let Some(path) = named {
-        return Ok(Some(environment.directory().join(path)));
+/// The file to read, and what named it.
+fn find(options: &Options, environment: &Environment) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
+    let option = options.config.clone().map(|path| (path, Origin::CommandLine));
+    let variable =
+        || Some((environment.get("REPOXY_CONFIG")?.into(), Origin::Variable("REPOXY_CONFIG".to_owned())));
+    if let Some((path, origin)) = option.or_else(variable) {
+        return Ok(Some((environment.directory().join(path), origin)));
     }
     // A root that is set in a file cannot tell where that file is.
     let root = options.root.as_deref().or_else(|| environment.get("REPOXY_ROOT"));
@@ -231,7 +234,8 @@ fn find(options: &Options, environment: &Environment) -> Result<Option<PathBuf>,
         environment.config_home().map(|home| home.join("repoxy").join(FILE_NAME)),
         Some(environment.system().join("repoxy").join(FILE_NAME)),
     ];
-    Ok(candidates.into_iter().flatten().find(|path| path.is_file()))
+    let found = candidates.into_iter().flatten().find(|path| path.is_file());
+    Ok(found.map(|path| (path, Origin::Default)))
 }
 
 /// A root as the store takes it: an absolute path, or `mem://`.
@@ -250,7 +254,7 @@ fn parse_root(text: &str, base: &Path) -> Result<String, Problem> {
         }
     };
     let root = path.into_os_string().into_string();
-    root.map_err(|_| Problem::new("the path of the root is not UTF-8"))
+    root.map_err(|_| Problem::new("the path of the root is not UTF-8").hint("write another path"))
 }
 
 /// The directory of a root, if it has one.
@@ -269,10 +273,11 @@ impl Load<'_> {
         let index = self.reader.path(top, "index")?.or_else(|| local(&root).map(|root| root.join("index")));
         let tls = self.tls(top)?;
         let listen = self.reader.many(top, "listen", values::address)?;
-        if let Some(listen) = listen.as_ref().filter(|listen| listen.value.is_empty() && tls.is_none()) {
-            return Err(ConfigError::new(&listen.origin, "`listen` is empty and there is no `[tls]`")
-                .hint("write `listen = \"127.0.0.1:7080\"`"));
-        }
+        let deaf = listen.as_ref().filter(|listen| listen.value.is_empty() && tls.is_none());
+        let deaf = deaf.map(|listen| {
+            ConfigError::new(&listen.origin, "`listen` is empty and there is no `[tls]`")
+                .hint("write `listen = \"127.0.0.1:7080\"`")
+        });
         let config = Config {
             file: None,
             root,
@@ -290,7 +295,15 @@ impl Load<'_> {
             warnings: Vec::new(),
             origins: root_origin.map(|origin| ("root".to_owned(), origin)).into_iter().collect(),
         };
+        // First, because what is missing may be misspelt.
         top.finish()?;
+        if let Some(deaf) = deaf {
+            return Err(deaf);
+        }
+        if config.proxies.is_empty() {
+            return Err(ConfigError::new(&top.origin, "no proxy is configured")
+                .hint("add a `[[proxy]]`, or set `presets = true` for the public registries"));
+        }
         Ok(config)
     }
 
@@ -362,7 +375,8 @@ impl Load<'_> {
         let format = self.reader.one(&mut section, "format", |text| match text {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
-            _ => Err(Problem::new(format!("`{text}` is neither `text` nor `json`"))),
+            _ => Err(Problem::new(format!("`{text}` is neither `text` nor `json`"))
+                .hint("write `text` for people, `json` for programs")),
         })?;
         let level = self.reader.one(&mut section, "level", |text| {
             let known = ["error", "warn", "info", "debug", "trace"].contains(&text);

@@ -203,7 +203,7 @@ const SECRET_MAX_LEN: u64 = 64 << 10;
 /// A proxy and where it was defined.
 pub(super) type Defined = Set<Proxy>;
 
-/// Reads all proxies.
+/// Reads all proxies; perhaps there is none.
 pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec<Proxy>, ConfigError> {
     let mut defined: Vec<Defined> = Vec::new();
     for section in top.sections("proxy")? {
@@ -216,10 +216,6 @@ pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec
         add_presets(reader, &mut defined)?;
     }
     add_from_environment(reader, &mut defined)?;
-    if defined.is_empty() {
-        return Err(ConfigError::new(&top.origin, "no proxy is configured")
-            .hint("add a `[[proxy]]`, or set `presets = true` for the public registries"));
-    }
     Ok(defined.into_iter().map(|proxy| proxy.value).collect())
 }
 
@@ -248,7 +244,7 @@ fn add_from_environment(reader: &mut Reader<'_>, defined: &mut Vec<Defined>) -> 
         let name = variable.strip_prefix("REPOXY_PROXY_").and_then(|rest| rest.strip_suffix("_UPSTREAM"));
         let Some(name) = name.filter(|_| !reader.variables.contains(variable)) else { continue };
         let origin = Origin::Variable(variable.to_owned());
-        let section = Section::new(&text, None, origin, "proxy", "");
+        let section = Section::new(&text, None, origin, "proxy", None);
         let name = name.to_ascii_lowercase().replace('_', "-");
         let proxy = Entry { reader, section }.read(Some(name))?;
         check(defined, &proxy)?;
@@ -302,45 +298,52 @@ impl Entry<'_, '_, '_> {
     /// Reads it; `name` if it is not in the section.
     fn read(mut self, name: Option<String>) -> Result<Defined, ConfigError> {
         let origin = self.section.origin.clone();
-        let id = self.id(name)?;
-        let artifact_type = id.artifact_type;
-        // From here on the name is known, and with it the variables that override the file.
-        self.section.key = format!("proxy.{}", id.name);
-        self.section.variable = format!("REPOXY_PROXY_{}", variable_part(&id.name));
+        let name = self.name(name)?;
+        if let Some(name) = &name {
+            // From here on there are variables that override the file.
+            self.section.key = format!("proxy.{name}");
+            self.section.variable = Some(format!("REPOXY_PROXY_{}", variable_part(name)));
+        }
+        let artifact_type =
+            self.section.only_in_file("type", artifact_type)?.unwrap_or(ArtifactType::Container);
         // Only where it means something: elsewhere it is an unknown key.
-        let unsigned = match id.artifact_type {
+        let unsigned = match artifact_type {
             ArtifactType::Tf => self.one("unsigned", values::boolean)?.unwrap_or(false),
             _ => false,
         };
         let upstreams = self.many("upstream", values::server_url)?;
-        let is_debian = id.artifact_type == ArtifactType::Debian;
+        let is_debian = artifact_type == ArtifactType::Debian;
         let namespaces = if is_debian {
             debian::complete(self.many("ns", debian::archive)?, upstreams.first())
         } else {
             self.many("ns", values::host)?
         };
-        let proxy = Proxy {
-            id,
-            upstreams,
-            namespaces,
-            default: self.one("default", values::boolean)?.unwrap_or(false),
-            ttl: self.one("ttl", values::duration)?,
-            unsigned,
-            credentials: self.credentials()?,
-            allowed_hosts: self.many("allowed_hosts", values::host)?,
-            ca_files: self.ca_files()?,
-            limits: Limits {
-                connect_timeout: self.one("connect_timeout", values::wait)?,
-                idle_timeout: self.one("idle_timeout", values::wait)?,
-                max_connections: self.one("max_connections", values::count)?,
-                retries: self.one("retries", values::number)?,
-                breaker_after: self.one("breaker_after", values::count)?,
-            },
-            http: self.http(artifact_type)?,
-            keyring: if is_debian { self.keyring()? } else { None },
-        };
+        let default = self.one("default", values::boolean)?.unwrap_or(false);
+        let ttl = self.one("ttl", values::duration)?;
+        let credentials = self.credentials()?;
+        let allowed_hosts = self.many("allowed_hosts", values::host)?;
+        let ca_files = self.ca_files()?;
+        let limits = self.limits()?;
+        let http = self.http(artifact_type)?;
+        let keyring = if is_debian { self.keyring()? } else { None };
         // First, because a missing key may be a misspelt one.
         self.section.finish()?;
+        let name = name
+            .ok_or_else(|| ConfigError::new(&origin, "a proxy has no `name`").hint("add `name = \"…\"`"))?;
+        let proxy = Proxy {
+            id: ProxyId { artifact_type, name },
+            upstreams,
+            namespaces,
+            default,
+            ttl,
+            unsigned,
+            credentials,
+            allowed_hosts,
+            ca_files,
+            limits,
+            http,
+            keyring,
+        };
         if proxy.upstreams.is_empty() {
             return Err(ConfigError::new(&origin, format!("proxy `{}` has no `upstream`", proxy.id.name))
                 .hint("add `upstream = \"https://…\"`"));
@@ -375,6 +378,16 @@ impl Entry<'_, '_, '_> {
         generic::read(self.reader, &mut self.section).map(|rules| Some(Arc::new(rules)))
     }
 
+    fn limits(&mut self) -> Result<Limits, ConfigError> {
+        Ok(Limits {
+            connect_timeout: self.one("connect_timeout", values::wait)?,
+            idle_timeout: self.one("idle_timeout", values::wait)?,
+            max_connections: self.one("max_connections", values::count)?,
+            retries: self.one("retries", values::number)?,
+            breaker_after: self.one("breaker_after", values::count)?,
+        })
+    }
+
     fn ca_files(&mut self) -> Result<Vec<PathBuf>, ConfigError> {
         let files = self.reader.many(&mut self.section, "ca_files", values::text)?;
         let resolve = |Set { value, origin }: Set<Vec<String>>| {
@@ -391,19 +404,14 @@ impl Entry<'_, '_, '_> {
         Ok(Some(keyring.map_err(|problem| problem.at(&origin))?))
     }
 
-    fn id(&mut self, name: Option<String>) -> Result<ProxyId, ConfigError> {
-        let artifact_type =
-            self.section.only_in_file("type", artifact_type)?.unwrap_or(ArtifactType::Container);
-        let parse = |text: &str| text.parse::<ProxyName>().map_err(|error| Problem::new(error.to_string()));
-        let given = self.section.only_in_file("name", parse)?;
-        let name = match name {
-            Some(name) => Some(parse(&name).map_err(|problem| problem.at(&self.section.origin))?),
-            None => given,
+    fn name(&mut self, name: Option<String>) -> Result<Option<ProxyName>, ConfigError> {
+        let parse = |text: &str| {
+            text.parse::<ProxyName>()
+                .map_err(|error| Problem::new(error.to_string()).hint("write it like `hub` or `my-registry`"))
         };
-        let name = name.ok_or_else(|| {
-            ConfigError::new(&self.section.origin, "a proxy has no `name`").hint("add `name = \"…\"`")
-        })?;
-        Ok(ProxyId { artifact_type, name })
+        let given = self.section.only_in_file("name", parse)?;
+        let name = name.map(|name| parse(&name).map_err(|problem| problem.at(&self.section.origin)));
+        Ok(name.transpose()?.or(given))
     }
 
     fn credentials(&mut self) -> Result<Option<Credentials>, ConfigError> {
@@ -486,8 +494,10 @@ const SECRETS: [&str; 7] =
     ["password", "password_env", "password_file", "token", "token_env", "token_file", "docker_config"];
 
 fn secret_in(path: &Path) -> Result<String, Problem> {
-    let failed =
-        |error: &dyn std::fmt::Display| Problem::new(format!("cannot read `{}`: {error}", path.display()));
+    let failed = |error: &dyn std::fmt::Display| {
+        Problem::new(format!("cannot read `{}`: {error}", path.display()))
+            .hint("write the path of a file with nothing but the secret in it")
+    };
     let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
     if size > SECRET_MAX_LEN {
         return Err(failed(&"it is too large for a secret"));

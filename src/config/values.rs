@@ -68,7 +68,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
 /// A duration that is not zero.
 pub(super) fn wait(text: &str) -> Result<Duration, Problem> {
     duration(text).and_then(|wait| {
-        if wait.is_zero() { Err(Problem::new("a time to wait of zero never succeeds")) } else { Ok(wait) }
+        if wait.is_zero() {
+            return Err(Problem::new("a time to wait of zero never succeeds")
+                .hint("write how long it may take, such as `5s`"));
+        }
+        Ok(wait)
     })
 }
 
@@ -89,7 +93,8 @@ pub(super) fn share(text: &str) -> Result<Share, Problem> {
     };
     match percent.trim_end().parse() {
         Ok(percent @ 0..=MAX_PERCENT) => Ok(Share::Percent(percent)),
-        _ => Err(Problem::new(format!("`{text}` is not a percentage from 0 to {MAX_PERCENT}"))),
+        _ => Err(Problem::new(format!("`{text}` is not a percentage from 0 to {MAX_PERCENT}"))
+            .hint("write a whole number and one `%`, or a size: `5%`, `20GiB`")),
     }
 }
 
@@ -122,25 +127,32 @@ fn show_scaled(value: u64, units: &[(&str, u64)]) -> String {
 
 /// A number of things, at least one.
 pub(super) fn count(text: &str) -> Result<usize, Problem> {
-    text.parse()
-        .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| Problem::new(format!("`{text}` is not a number from 1 on")))
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+        Problem::new(format!("`{text}` is not a number from 1 on")).hint("write a whole number such as `16`")
+    })
 }
 
 /// A number of things, perhaps none.
 pub(super) fn number(text: &str) -> Result<usize, Problem> {
-    text.parse().map_err(|_| Problem::new(format!("`{text}` is not a number from 0 on")))
+    text.parse().map_err(|_| {
+        Problem::new(format!("`{text}` is not a number from 0 on")).hint("write a whole number such as `2`")
+    })
 }
 
 /// Any text that is not empty.
 pub(super) fn text(text: &str) -> Result<String, Problem> {
-    if text.is_empty() { Err(Problem::new("an empty value")) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        return Err(Problem::new("an empty value").hint("write something, or remove the key"));
+    }
+    Ok(text.to_owned())
 }
 
 /// `true` or `false`.
 pub(super) fn boolean(text: &str) -> Result<bool, Problem> {
-    text.parse().map_err(|_| Problem::new(format!("`{text}` is neither `true` nor `false`")))
+    text.parse().map_err(|_| {
+        Problem::new(format!("`{text}` is neither `true` nor `false`"))
+            .hint("write `true` for yes, `false` for no")
+    })
 }
 
 /// An address to listen on.
@@ -164,7 +176,8 @@ pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
         Problem::new(format!("not a URL: {error}")).hint("write it as `https://registry.example.org`")
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Problem::new(format!("`{}` is not `http` or `https`", url.scheme())));
+        return Err(Problem::new(format!("`{}` is not `http` or `https`", url.scheme()))
+            .hint("write it as `https://registry.example.org`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Problem::new("a URL with a name or password in it")
@@ -173,7 +186,8 @@ pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Problem::new(format!(
             "`{text}` has a query or fragment, which a server URL cannot have"
-        )));
+        ))
+        .hint("end it before `?` or `#`"));
     }
     Ok(url)
 }

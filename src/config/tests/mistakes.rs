@@ -36,7 +36,11 @@ fn each_mistake_has_its_place_and_a_hint() {
             "listen = []",
             "1:10: `listen` is empty and there is no `[tls]`\nhint: write `listen = \"127.0.0.1:7080\"`",
         ),
-        ("root = 1.5", "1:8: `root` cannot be of type float"),
+        (
+            "root = 1.5",
+            "1:8: `root` cannot be of type float\nhint: write one value in quotes: `root = \"…\"`",
+        ),
+        ("root = ''", "1:8: an empty value\nhint: write something, or remove the key"),
         (
             "root = 's3://bucket'",
             "1:8: roots at `s3://` are not served by this version\nhint: write a path, `file:///var/lib/repoxy` or, for a trial, `mem://`",
@@ -66,17 +70,24 @@ fn each_mistake_has_its_place_and_a_hint() {
         ("[[proxy]]\nupstream = 'https://a'", "1:1: a proxy has no `name`\nhint: add `name = \"…\"`"),
         (
             "[[proxy]]\nname = 'Hub'",
-            "2:8: `Hub` is not a proxy name: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, starting with a letter or digit, not ending in a dot",
+            "2:8: `Hub` is not a proxy name: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, starting with a letter or digit, not ending in a dot\nhint: write it like `hub` or `my-registry`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'https://a'\nunsigned = true",
-            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `type`, `name`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`, `retries`, `breaker_after`",
+            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `name`, `type`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`, `retries`, `breaker_after`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'ghcr.io'",
             "3:12: not a URL: relative URL without a base\nhint: write it as `https://registry.example.org`",
         ),
-        ("[[proxy]]\nname = 'a'\nupstream = 'ftp://a'", "3:12: `ftp` is not `http` or `https`"),
+        (
+            "[[proxy]]\nname = 'a'\nupstream = 'ftp://a'",
+            "3:12: `ftp` is not `http` or `https`\nhint: write it as `https://registry.example.org`",
+        ),
+        (
+            "[[proxy]]\nname = 'a'\nupstream = 'https://a/?b'",
+            "3:12: `https://a/?b` has a query or fragment, which a server URL cannot have\nhint: end it before `?` or `#`",
+        ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'https://u:canary@a'",
             "3:12: a URL with a name or password in it\nhint: write them as `credentials = { username = \"…\", password_env = \"…\" }`",
@@ -111,7 +122,40 @@ fn each_mistake_has_its_place_and_a_hint() {
         ),
         (
             &format!("{proxy}credentials = {{ username = 'u', password_file = 'nope' }}"),
-            "4:49: cannot read `work/nope`: No such file or directory (os error 2)",
+            "4:49: cannot read `work/nope`: No such file or directory (os error 2)\nhint: write the path of a file with nothing but the secret in it",
+        ),
+        (
+            "[[proxy]]\nnmae = 'a'\nupstream = 'https://a'",
+            "2:1: unknown key `nmae` in `proxy`\nhint: did you mean `name`?",
+        ),
+        ("presets = false\n[[proxi]]\nname = 'a'", "2:3: unknown key `proxi`\nhint: did you mean `proxy`?"),
+        (
+            &format!("{files}[[proxy.rules]]\nmtach = '*'\nimmutable = true"),
+            "6:1: unknown key `mtach` in `rules`\nhint: did you mean `match`?",
+        ),
+        (
+            "[log]\nformat = 'xml'",
+            "2:10: `xml` is neither `text` nor `json`\nhint: write `text` for people, `json` for programs",
+        ),
+        (
+            "presets = 'x'",
+            "1:11: `x` is neither `true` nor `false`\nhint: write `true` for yes, `false` for no",
+        ),
+        (
+            &format!("{proxy}default = 'yes'"),
+            "4:11: `yes` is neither `true` nor `false`\nhint: write `true` for yes, `false` for no",
+        ),
+        (
+            &format!("{proxy}retries = -1"),
+            "4:11: `-1` is not a number from 0 on\nhint: write a whole number such as `2`",
+        ),
+        (
+            &format!("{proxy}ttl = 1979-05-27"),
+            "4:7: `proxy.a.ttl` cannot be of type datetime\nhint: write one value in quotes: `ttl = \"…\"`",
+        ),
+        (
+            "[gc]\nmin_free = '95%%'",
+            "2:12: `95%%` is not a percentage from 0 to 90\nhint: write a whole number and one `%`, or a size: `5%`, `20GiB`",
         ),
         (
             &format!("{proxy}credentials = {{ username = 'u' }}"),
@@ -133,9 +177,15 @@ fn each_mistake_has_its_place_and_a_hint() {
             &format!("{proxy}credentials = {{ username = 'u', docker_config = 'c.json' }}"),
             "4:28: both `username` and `docker_config` are set\nhint: the Docker configuration has the name already; remove `username`",
         ),
-        (&format!("{proxy}max_connections = 0"), "4:19: `0` is not a number from 1 on"),
-        (&format!("{proxy}connect_timeout = '0s'"), "4:19: a time to wait of zero never succeeds"),
-        (&format!("{proxy}upstream = 'https://b'"), "4:1: duplicate key"),
+        (
+            &format!("{proxy}max_connections = 0"),
+            "4:19: `0` is not a number from 1 on\nhint: write a whole number such as `16`",
+        ),
+        (
+            &format!("{proxy}connect_timeout = '0s'"),
+            "4:19: a time to wait of zero never succeeds\nhint: write how long it may take, such as `5s`",
+        ),
+        (&format!("{proxy}upstream = 'https://b'"), "4:1: duplicate key\nhint: remove one of the two"),
         (
             &format!("{files}[[proxy.rules]]\nimmutable = true"),
             "5:1: a rule has no `match`\nhint: add `match = \"*.tar.gz\"`",
@@ -156,10 +206,24 @@ fn each_mistake_has_its_place_and_a_hint() {
             "[[proxy]]\ntype = 'debian'\nname = 'd'\nupstream = 'http://a'\nkeyring = 'no.gpg'",
             "5:11: cannot read the keyring `work/no.gpg`: No such file or directory (os error 2)\nhint: export the keys with `gpg --export --output <file> <key>…`",
         ),
-        ("a = = 1", "1:5: extra `=`, expected nothing"),
+        (
+            "a = = 1",
+            "1:5: extra `=`, expected nothing\nhint: the file is TOML: lines `key = \"text\"`, `key = 1` or `key = true`, below `[section]`",
+        ),
     ] {
+        assert!(expected.contains("\nhint: "), "{expected}");
         assert_eq!(with(text).error(), format!("work/repoxy.toml:{expected}"), "{text}");
     }
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_refused_where_it_ceases_to_be() {
+    let machine = with("");
+    fs::write(machine.path("work/repoxy.toml"), b"root = '/a'\nindex = '\xff'").expect("written");
+    assert_eq!(
+        machine.error(),
+        "work/repoxy.toml:2:10: a character that is not UTF-8\nhint: save the file in UTF-8"
+    );
 }
 
 #[test]
@@ -170,7 +234,16 @@ fn a_mistake_in_a_variable_names_the_variable() {
             "soon",
             "`soon` is not a duration\nhint: write a whole number and a unit: `90s`, `15m`, `24h`, `30d`, `2w`",
         ),
-        ("REPOXY_PROXY_HUB_DEFAULT", "maybe", "`maybe` is neither `true` nor `false`"),
+        (
+            "REPOXY_PROXY_HUB_DEFAULT",
+            "maybe",
+            "`maybe` is neither `true` nor `false`\nhint: write `true` for yes, `false` for no",
+        ),
+        (
+            "REPOXY_CONFIG",
+            "missing.toml",
+            "cannot read `work/missing.toml`: No such file or directory (os error 2)\nhint: write the path of a configuration file that this user may read",
+        ),
         (
             "REPOXY_ROOT",
             "s3://b",

@@ -16,7 +16,8 @@ fn the_first_file_that_is_there_is_read() {
     let named = machine.load_with(&options("../other.toml")).expect("valid");
     assert_eq!(named.file, Some(machine.path("work/../other.toml")));
     let missing = machine.load_with(&options("missing.toml")).expect_err("an error").to_string();
-    assert!(missing.contains("missing.toml`: No such file"), "{missing}");
+    assert!(missing.starts_with("command line: cannot read `"), "{missing}");
+    assert!(missing.contains("missing.toml`: No such file") && missing.contains("\nhint: "), "{missing}");
 
     let variable = Machine::new(&[("REPOXY_CONFIG", "my.toml")]);
     variable.write("work/my.toml", "").write("work/repoxy.toml", "");
