@@ -42,6 +42,8 @@ const DEFAULT_TLS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 const DEFAULT_HOT_BYTES: u64 = 32 << 20;
 const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const FILE_NAME: &str = "repoxy.toml";
+/// What all variables begin with.
+const PREFIX: &str = "REPOXY_";
 
 /// What the command line says about the configuration.
 #[derive(Debug, Clone, Default)]
@@ -409,16 +411,34 @@ impl Load<'_> {
             ));
         }
         // Not an error: orchestrators set variables named after a service.
+        let prefixes: Vec<_> =
+            proxies.iter().map(|proxy| format!("{}_", proxies::variable(&proxy.id.name))).collect();
         for variable in self.reader.environment.names() {
-            let known = ["REPOXY_CONFIG", "REPOXY_ROOT"].contains(&variable)
+            let is_known = ["REPOXY_CONFIG", "REPOXY_ROOT"].contains(&variable)
                 || self.reader.variables.contains(variable);
-            let Some(name) = variable.strip_prefix("REPOXY_").filter(|_| !known) else { continue };
-            let names = self.reader.variables.iter().filter_map(|known| known.strip_prefix("REPOXY_"));
-            if let Some(near) = nearest(name, names) {
-                warnings.push(format!("`{variable}` means nothing; did you mean `REPOXY_{near}`?"));
+            if is_known || !variable.starts_with(PREFIX) {
+                continue;
+            }
+            // The longest, for one proxy's name may begin with another's.
+            let of_proxy = prefixes.iter().filter(|prefix| variable.starts_with(prefix.as_str()));
+            let of_proxy = of_proxy.max_by_key(|prefix| prefix.len()).map(String::as_str);
+            match self.near(variable, of_proxy.unwrap_or(PREFIX)) {
+                Some(near) => warnings.push(format!("`{variable}` means nothing; did you mean `{near}`?")),
+                // With the name of a proxy in it, it is ours.
+                None if of_proxy.is_some() => warnings.push(format!("`{variable}` means nothing")),
+                None => {}
             }
         }
         warnings
+    }
+
+    /// The variable of those with this prefix that is most likely meant.
+    fn near(&self, variable: &str, prefix: &str) -> Option<String> {
+        let written = variable.strip_prefix(prefix)?;
+        // In the file it is a table.
+        let written = written.strip_prefix("CREDENTIALS_").unwrap_or(written);
+        let known = self.reader.variables.iter().filter_map(|known| known.strip_prefix(prefix));
+        nearest(written, known).map(|near| format!("{prefix}{near}"))
     }
 }
 

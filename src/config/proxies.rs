@@ -267,6 +267,11 @@ fn check(defined: &[Defined], proxy: &Defined) -> Result<(), ConfigError> {
                 format!("there are two `{}` proxies called `{}`", proxy.id.artifact_type, proxy.id.name);
             return Err(ConfigError::new(origin, message).hint(at));
         }
+        if variable(&other.id.name) == variable(&proxy.id.name) {
+            let variable = variable(&proxy.id.name);
+            let message = format!("`{}` and `{}` share the variables `{variable}_…`", other.id, proxy.id);
+            return Err(ConfigError::new(origin, message).hint(format!("give one another name; {at}")));
+        }
         if other.id.artifact_type != proxy.id.artifact_type {
             continue;
         }
@@ -302,10 +307,9 @@ impl Entry<'_, '_, '_> {
         if let Some(name) = &name {
             // From here on there are variables that override the file.
             self.section.key = format!("proxy.{name}");
-            self.section.variable = Some(format!("REPOXY_PROXY_{}", variable_part(name)));
+            self.section.variable = Some(variable(name));
         }
-        let artifact_type =
-            self.section.only_in_file("type", artifact_type)?.unwrap_or(ArtifactType::Container);
+        let artifact_type = self.one("type", artifact_type)?.unwrap_or(ArtifactType::Container);
         // Only where it means something: elsewhere it is an unknown key.
         let unsigned = match artifact_type {
             ArtifactType::Tf => self.one("unsigned", values::boolean)?.unwrap_or(false),
@@ -515,7 +519,7 @@ fn artifact_type(text: &str) -> Result<ArtifactType, Problem> {
     })
 }
 
-/// A proxy's name as part of a variable's.
-fn variable_part(name: &ProxyName) -> String {
-    name.as_str().to_ascii_uppercase().replace(['-', '.'], "_")
+/// What a proxy's variables begin with, such as `REPOXY_PROXY_HUB`.
+pub(super) fn variable(name: &ProxyName) -> String {
+    format!("REPOXY_PROXY_{}", name.as_str().to_ascii_uppercase().replace(['-', '.'], "_"))
 }

@@ -60,7 +60,7 @@ impl Lines<'_, '_, '_> {
 
     fn proxy(&mut self, proxy: &Proxy) -> Result {
         self.section("[[proxy]]", &format!("proxy.{}", proxy.id.name))?;
-        writeln!(self.f, "type = \"{}\"", proxy.id.artifact_type)?;
+        self.line("type", Some(proxy.id.artifact_type.as_str()))?;
         writeln!(self.f, "name = \"{}\"", proxy.id.name)?;
         self.line("upstream", Some(list(&proxy.upstreams)))?;
         self.line("ns", Some(list(&proxy.namespaces)))?;

@@ -134,6 +134,14 @@ fn each_mistake_has_its_place_and_a_hint() {
             "6:1: unknown key `mtach` in `rules`\nhint: did you mean `match`?",
         ),
         (
+            &format!("{proxy}[[proxy]]\ntype = 'tf'\nname = 'a'\nupstream = 'https://b'"),
+            "4:1: `container/a` and `tf/a` share the variables `REPOXY_PROXY_A_…`\nhint: give one another name; the other one is at work/repoxy.toml:1:1",
+        ),
+        (
+            "[[proxy]]\nname = 'my-reg'\nupstream = 'https://a'\n[[proxy]]\nname = 'my.reg'\nupstream = 'https://b'",
+            "4:1: `container/my-reg` and `container/my.reg` share the variables `REPOXY_PROXY_MY_REG_…`\nhint: give one another name; the other one is at work/repoxy.toml:1:1",
+        ),
+        (
             "[log]\nformat = 'xml'",
             "2:10: `xml` is neither `text` nor `json`\nhint: write `text` for people, `json` for programs",
         ),
@@ -240,6 +248,11 @@ fn a_mistake_in_a_variable_names_the_variable() {
             "`maybe` is neither `true` nor `false`\nhint: write `true` for yes, `false` for no",
         ),
         (
+            "REPOXY_PROXY_HUB_TYPE",
+            "apt",
+            "proxies of type `apt` are not served by this version\nhint: supported is `container`, `tf`, `debian`, `generic`",
+        ),
+        (
             "REPOXY_CONFIG",
             "missing.toml",
             "cannot read `work/missing.toml`: No such file or directory (os error 2)\nhint: write the path of a configuration file that this user may read",
@@ -269,6 +282,10 @@ fn a_variable_that_is_nearly_one_of_ours_is_a_warning_and_others_are_not_ours() 
     let machine = Machine::new(&[
         ("REPOXY_LISTN", "x"),
         ("REPOXY_PROXY_HUB_PASWORD", "canary"),
+        ("REPOXY_PROXY_HUB_CREDENTIALS_PASSWORD", "canary"),
+        ("REPOXY_PROXY_HUB_NAME", "other"),
+        ("REPOXY_PROXY_HBU_TTL", "1h"),
+        ("REPOXY_PROXY_SERVICE_HOST", "10.0.0.1"),
         ("REPOXY_SERVICE_HOST", "10.0.0.1"),
         ("REPOXY_PORT", "tcp://10.0.0.1:7080"),
         ("REPOXY_PORT_7080_TCP_ADDR", "10.0.0.1"),
@@ -277,6 +294,9 @@ fn a_variable_that_is_nearly_one_of_ours_is_a_warning_and_others_are_not_ours() 
         machine.load().warnings,
         [
             "`REPOXY_LISTN` means nothing; did you mean `REPOXY_LISTEN`?",
+            "`REPOXY_PROXY_HBU_TTL` means nothing; did you mean `REPOXY_PROXY_HUB_TTL`?",
+            "`REPOXY_PROXY_HUB_CREDENTIALS_PASSWORD` means nothing; did you mean `REPOXY_PROXY_HUB_PASSWORD`?",
+            "`REPOXY_PROXY_HUB_NAME` means nothing",
             "`REPOXY_PROXY_HUB_PASWORD` means nothing; did you mean `REPOXY_PROXY_HUB_PASSWORD`?"
         ]
     );

@@ -87,6 +87,8 @@ fn a_proxy_is_changed_and_made_by_variables() {
         ("REPOXY_PROXY_NEW_ONE_UPSTREAM", "https://d"),
         ("REPOXY_PROXY_NEW_ONE_NS", "d.example.org"),
         ("REPOXY_PROXY_NEW_ONE_DEFAULT", "true"),
+        ("REPOXY_PROXY_NEW_ONE_TYPE", "tf"),
+        ("REPOXY_PROXY_NEW_ONE_UNSIGNED", "true"),
     ] {
         machine.variables.push((name.to_owned(), value.to_owned()));
     }
@@ -100,7 +102,8 @@ fn a_proxy_is_changed_and_made_by_variables() {
         from: SecretFrom::Inline,
     };
     assert_eq!(mine.credentials, Some(password), "in place of the file's, which is not even read");
-    assert_eq!((new.id.name.as_str(), new.default), ("new-one", true));
+    assert_eq!((new.id.to_string().as_str(), new.default, new.unsigned), ("tf/new-one", true, true));
+    assert_eq!(config.origin("proxy.new-one.type").to_string(), "REPOXY_PROXY_NEW_ONE_TYPE");
     assert_eq!(new.namespaces, ["d.example.org"]);
     assert_eq!(config.warnings, Vec::<String>::new());
 }
