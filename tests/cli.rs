@@ -1,6 +1,7 @@
 //! The program as an operator runs it: what it prints where, and how it ends.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -194,5 +195,76 @@ fn a_success_is_one_line_and_quiet_none() {
         assert!(stdout(&output).starts_with(&format!("{name}: ")), "{output:?}");
         let quiet = repoxy(dir.path(), &[name, "--root", "root", "-q"]);
         assert_eq!((stdout(&quiet), stderr(&quiet)), ("", ""), "{name}");
+    }
+}
+
+/// A proxy with this line in it.
+fn proxy(line: &str) -> String {
+    format!("[[proxy]]\nname = \"hub\"\nupstream = \"https://registry.example.org\"\n{line}\n")
+}
+
+#[test]
+fn only_what_needs_a_secret_fails_without_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let file = dir.path().join("root/config/repoxy.toml");
+    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+    for (line, at, says) in [
+        (
+            "credentials = { username = \"me\", password_env = \"HUB_TOKEN\" }",
+            "4:49",
+            "the environment has no variable `HUB_TOKEN`\nhint: set `HUB_TOKEN`, or change `password_env`",
+        ),
+        (
+            "credentials = { username = \"me\", password_file = \"/nope\" }",
+            "4:50",
+            "cannot read the secret `/nope`: No such file",
+        ),
+    ] {
+        fs::write(&file, proxy(line)).expect("written");
+        let run = |args: &[&str]| repoxy(dir.path(), &[&["--root", "root"], args].concat());
+        for args in [
+            &["gc", "-q"][..],
+            &["fsck", "-q"],
+            &["reindex"],
+            &["ls", "refs"],
+            &["ls", "blobs"],
+            &["ls", "proxies"],
+            &["show", "hub/library/alpine:3.20"],
+        ] {
+            let output = run(args);
+            assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{args:?}");
+        }
+        for args in [&["serve"][..], &["config", "check"], &["config", "show"]] {
+            let output = run(args);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+            let place = format!("error: {}:{at}: {says}", file.display());
+            assert!(stderr(&output).starts_with(&place), "{args:?}: {}\n{place}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn what_a_server_refuses_to_start_with_is_not_called_right() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("bad"), "nonsense\n").expect("written");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    for (config, says) in [
+        (proxy("ca_files = \"bad\""), "holds no certificates"),
+        (proxy("credentials = { docker_config = \"bad\" }"), "is not a Docker `config.json`"),
+        ("[tls]\ncert = \"bad\"\nkey = \"bad\"\n".to_owned(), "no certificate in"),
+        (proxy("allowed_hosts = \"::::\""), "repoxy.toml:5:17: `::::` is not a host name"),
+        (proxy("ca_files = \"nope\""), "repoxy.toml:5:12: cannot read the certificates"),
+        ("[tls]\ncert = \"bad\"\nkey = \"nope\"\n".to_owned(), "repoxy.toml:4:7: cannot read the key"),
+    ] {
+        let config = format!("listen = \"{address}\"\n{config}");
+        fs::write(dir.path().join("repoxy.toml"), &config).expect("written");
+        // The address is taken, so that a server which gets as far as that ends, too.
+        for args in [&["config", "check"][..], &["serve", "--root", "root"]] {
+            let output = repoxy(dir.path(), args);
+            assert_eq!(output.status.code(), Some(2), "{args:?} {config}: {output:?}");
+            assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+        }
     }
 }

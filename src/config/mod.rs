@@ -2,7 +2,9 @@
 //!
 //! A value comes from the command line, else from a `REPOXY_…` variable, else from the file, else it
 //! has a default. [`Config::load`] reads and checks all of it and gives typed values or the first
-//! thing that is wrong, with its place. `docs/configuration.md` lists every key.
+//! thing that is wrong, with its place. What the configuration only names (secrets, keyrings,
+//! certificates) is looked for by [`Config::supplies`], for whoever serves.
+//! `docs/configuration.md` lists every key.
 //!
 //! The rest of the program never sees TOML, and nothing here knows what is done with the values.
 //! Reads files; writes none. Secrets leave only through [`Secret::reveal`].
@@ -14,14 +16,15 @@ mod generic;
 mod proxies;
 mod reader;
 mod show;
+mod supplies;
 #[cfg(test)]
 mod tests;
 mod values;
 
-pub use debian::Keyring;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use proxies::{Credentials, Limits, Proxy, SecretFrom};
+pub use supplies::{Supplied, Supplies};
 pub use values::Secret;
 
 use std::collections::BTreeMap;
@@ -175,9 +178,9 @@ impl Config {
         Ok(config)
     }
 
-    /// What routing needs of the proxies.
-    pub fn facts(&self) -> ProxyTable {
-        ProxyTable::new(self.proxies.iter().map(Proxy::facts).collect())
+    /// Which names mean which proxy. Not to serve with: [`Supplies`] has the keyrings besides.
+    pub fn names(&self) -> ProxyTable {
+        ProxyTable::new(self.proxies.iter().map(Proxy::outline).collect())
     }
 
     /// Where the value of a key came from, such as `gc.grace` or `proxy.hub.ttl`.
@@ -343,8 +346,12 @@ impl Load<'_> {
         let cert = self.reader.path(&mut section, "cert")?;
         let key = self.reader.path(&mut section, "key")?;
         section.finish()?;
+        if let Some(listen) = listen.as_ref().filter(|listen| listen.value.is_empty()) {
+            return Err(ConfigError::new(&listen.origin, "`tls.listen` is empty")
+                .hint("write `listen = \"127.0.0.1:7443\"`, or remove `[tls]`"));
+        }
         let missing = match (&listen, &cert, &key) {
-            (None, None, None) => return Ok(None),
+            (None, None, None) if !section.is_in_file() => return Ok(None),
             (_, Some(_), Some(_)) => None,
             (_, None, _) => Some("cert"),
             (_, _, None) => Some("key"),
@@ -398,10 +405,10 @@ impl Load<'_> {
     fn warnings(&self, file: Option<&Path>, proxies: &[Proxy]) -> Vec<String> {
         let mut warnings = Vec::new();
         let inline = proxies.iter().any(|proxy| {
-            let secret = proxy.credentials.as_ref().and_then(Credentials::written_as);
-            secret.is_some_and(|(key, from)| {
-                let key = format!("proxy.{}.credentials.{key}", proxy.id.name);
-                *from == SecretFrom::Inline && matches!(self.reader.origins.get(&key), Some(Origin::File(_)))
+            proxy.credentials.as_ref().is_some_and(|credentials| {
+                let key = format!("proxy.{}.credentials.{}", proxy.id.name, credentials.key());
+                matches!(credentials.secret(), Some(SecretFrom::Inline(_)))
+                    && matches!(self.reader.origins.get(&key), Some(Origin::File(_)))
             })
         });
         if let Some(file) = file.filter(|file| inline && is_open(file)) {

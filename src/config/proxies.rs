@@ -1,13 +1,13 @@
 //! The proxies of a configuration: those of the file, those that are built in, those of the
 //! environment; and that they do not claim the same things.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use super::debian::{self, Keyring};
+use super::debian;
 use super::error::{ConfigError, Problem};
 use super::reader::{Reader, Section, Set, Text};
 use super::values::{self, Secret};
@@ -103,13 +103,13 @@ pub struct Proxy {
     pub limits: Limits,
     /// How plain HTTP is cached, for proxies of that type.
     pub http: Option<Arc<HttpRules>>,
-    /// The keys that its documents must be signed with; Debian archives only.
-    pub keyring: Option<Keyring>,
+    /// A file of the keys that its documents must be signed with; Debian archives only.
+    pub keyring: Option<PathBuf>,
 }
 
 impl Proxy {
-    /// What routing needs of it.
-    pub fn facts(&self) -> ProxyFacts {
+    /// What routing needs of it, but for its keys.
+    pub(super) fn outline(&self) -> ProxyFacts {
         ProxyFacts {
             id: self.id.clone(),
             namespaces: self.namespaces.clone(),
@@ -118,7 +118,7 @@ impl Proxy {
             upstream: self.upstreams.first().cloned(),
             unsigned: self.unsigned,
             http: self.http.clone(),
-            keyring: self.keyring.as_ref().map(|keyring| keyring.keys.clone()),
+            keyring: None,
         }
     }
 }
@@ -138,67 +138,63 @@ pub struct Limits {
     pub breaker_after: Option<usize>,
 }
 
-/// How a proxy logs in at its upstream.
+/// How a proxy logs in at its upstream. A secret is as it was written, which may be only where it is,
+/// until [`Supplies`](super::Supplies) has found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub enum Credentials<S = SecretFrom> {
     /// A name and a password.
     Password {
         /// The name.
         username: String,
         /// The password.
-        password: Secret,
-        /// Where the password was written.
-        from: SecretFrom,
+        password: S,
     },
     /// A bearer token.
-    Token {
-        /// The token.
-        token: Secret,
-        /// Where it was written.
-        from: SecretFrom,
-    },
+    Token(S),
     /// Whatever a Docker `config.json` says for upstream's host, credential helpers included; read
     /// when it is needed.
     DockerConfig(PathBuf),
 }
 
 impl Credentials {
-    /// The key that holds or names the secret, and where that was written; `None` if a Docker
-    /// configuration has it.
-    pub(super) fn written_as(&self) -> Option<(&'static str, &SecretFrom)> {
+    /// The key that holds or names the secret.
+    pub(super) fn key(&self) -> &'static str {
         match self {
-            Self::Password { from, .. } => {
-                Some((from.key(["password", "password_env", "password_file"]), from))
-            }
-            Self::Token { from, .. } => Some((from.key(["token", "token_env", "token_file"]), from)),
+            Self::Password { password, .. } => password.key(["password", "password_env", "password_file"]),
+            Self::Token(token) => token.key(["token", "token_env", "token_file"]),
+            Self::DockerConfig(_) => "docker_config",
+        }
+    }
+
+    /// Where the secret is; `None` if a Docker configuration has it.
+    pub(super) const fn secret(&self) -> Option<&SecretFrom> {
+        match self {
+            Self::Password { password: secret, .. } | Self::Token(secret) => Some(secret),
             Self::DockerConfig(_) => None,
         }
     }
 }
 
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In the configuration itself.
+    Inline(Secret),
+    /// In an environment variable that the configuration names.
+    Variable(String),
+    /// In a file that the configuration names, without the line end.
+    File(PathBuf),
+}
+
 impl SecretFrom {
     fn key(&self, [inline, variable, file]: [&'static str; 3]) -> &'static str {
         match self {
-            Self::Inline => inline,
+            Self::Inline(_) => inline,
             Self::Variable(_) => variable,
             Self::File(_) => file,
         }
     }
 }
-
-/// Where a secret was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretFrom {
-    /// In the configuration itself.
-    Inline,
-    /// In an environment variable that the configuration names.
-    Variable(String),
-    /// In a file that the configuration names, with one newline at its end left out.
-    File(PathBuf),
-}
-
-/// The largest file with a secret in it, in bytes.
-const SECRET_MAX_LEN: u64 = 64 << 10;
 
 /// A proxy and where it was defined.
 pub(super) type Defined = Set<Proxy>;
@@ -329,7 +325,7 @@ impl Entry<'_, '_, '_> {
         let ca_files = self.ca_files()?;
         let limits = self.limits()?;
         let http = self.http(artifact_type)?;
-        let keyring = if is_debian { self.keyring()? } else { None };
+        let keyring = if is_debian { self.reader.path(&mut self.section, "keyring")? } else { None };
         // First, because a missing key may be a misspelt one.
         self.section.finish()?;
         let name = name
@@ -400,14 +396,6 @@ impl Entry<'_, '_, '_> {
         Ok(files.map(resolve).unwrap_or_default())
     }
 
-    fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
-        let Some(Set { value, origin }) = self.reader.one(&mut self.section, "keyring", values::text)? else {
-            return Ok(None);
-        };
-        let keyring = debian::keyring(self.reader.resolve(&value, &origin));
-        Ok(Some(keyring.map_err(|problem| problem.at(&origin))?))
-    }
-
     fn name(&mut self, name: Option<String>) -> Result<Option<ProxyName>, ConfigError> {
         let parse = |text: &str| {
             text.parse::<ProxyName>()
@@ -464,26 +452,21 @@ impl Entry<'_, '_, '_> {
                 None => Ok(Credentials::DockerConfig(self.reader.resolve(value, origin))),
             };
         }
-        let (secret, from) = if key.ends_with("_env") {
-            let secret = self.reader.environment.get(value).ok_or_else(|| {
-                ConfigError::new(origin, format!("the environment has no variable `{value}`"))
-                    .hint(format!("set `{value}`, or change `{key}`"))
-            })?;
-            (secret.to_owned(), SecretFrom::Variable(value.clone()))
+        let secret = if key.ends_with("_env") {
+            SecretFrom::Variable(value.clone())
         } else if key.ends_with("_file") {
-            let path = self.reader.resolve(value, origin);
-            (secret_in(&path).map_err(|problem| problem.at(origin))?, SecretFrom::File(path))
+            SecretFrom::File(self.reader.resolve(value, origin))
         } else {
-            (value.clone(), SecretFrom::Inline)
+            SecretFrom::Inline(Secret::new(value.as_str()))
         };
         match (key.starts_with("token"), username) {
-            (true, None) => Ok(Credentials::Token { token: Secret::new(secret), from }),
+            (true, None) => Ok(Credentials::Token(secret)),
             (true, Some(username)) => {
                 Err(ConfigError::new(&username.origin, format!("both `username` and `{key}` are set"))
                     .hint("a token stands alone; with a name it is a `password`"))
             }
             (false, Some(username)) => {
-                Ok(Credentials::Password { username: username.value, password: Secret::new(secret), from })
+                Ok(Credentials::Password { username: username.value, password: secret })
             }
             (false, None) => {
                 Err(ConfigError::new(origin, format!("a `{key}` without a `username`"))
@@ -496,21 +479,6 @@ impl Entry<'_, '_, '_> {
 /// The keys that hold or name a secret.
 const SECRETS: [&str; 7] =
     ["password", "password_env", "password_file", "token", "token_env", "token_file", "docker_config"];
-
-fn secret_in(path: &Path) -> Result<String, Problem> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Problem::new(format!("cannot read `{}`: {error}", path.display()))
-            .hint("write the path of a file with nothing but the secret in it")
-    };
-    let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
-    if size > SECRET_MAX_LEN {
-        return Err(failed(&"it is too large for a secret"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() { Err(failed(&"it is empty")) } else { Ok(text.to_owned()) }
-}
 
 fn artifact_type(text: &str) -> Result<ArtifactType, Problem> {
     SUPPORTED.into_iter().find(|supported| supported.as_str() == text).ok_or_else(|| {

@@ -127,6 +127,11 @@ impl<'t> Section<'t> {
         Self { text, table, origin, key: key.into(), variable, taken: Vec::new() }
     }
 
+    /// Whether the file has it, be it empty.
+    pub(super) fn is_in_file(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// The section below `key`.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ impl Lines<'_, '_, '_> {
         )?;
         self.line("retries", proxy.limits.retries.and_then(|count| i64::try_from(count).ok()))?;
         self.line("breaker_after", proxy.limits.breaker_after.and_then(|count| i64::try_from(count).ok()))?;
-        self.line("keyring", proxy.keyring.as_ref().map(|keyring| path(&keyring.path)))?;
+        self.line("keyring", proxy.keyring.as_ref().map(|file| path(file)))?;
         if let Some(rules) = &proxy.http {
             self.line("honour_client_directives", Some(rules.heed == Heed::Everything))?;
             self.line("stale_if_error", Some(show_duration(rules.leave.stale_if_error)))?;
@@ -110,13 +110,14 @@ impl Lines<'_, '_, '_> {
         match credentials {
             Credentials::Password { username, .. } => self.line("username", Some(username.as_str()))?,
             Credentials::DockerConfig(file) => self.line("docker_config", Some(path(file)))?,
-            Credentials::Token { .. } => {}
+            Credentials::Token(_) => {}
         }
-        let Some((key, from)) = credentials.written_as() else { return Ok(()) };
-        match from {
-            SecretFrom::Inline => self.line(key, Some("***")),
-            SecretFrom::Variable(name) => self.line(key, Some(name.as_str())),
-            SecretFrom::File(file) => self.line(key, Some(path(file))),
+        let key = credentials.key();
+        match credentials.secret() {
+            None => Ok(()),
+            Some(SecretFrom::Inline(_)) => self.line(key, Some("***")),
+            Some(SecretFrom::Variable(name)) => self.line(key, Some(name.as_str())),
+            Some(SecretFrom::File(file)) => self.line(key, Some(path(file))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The notations of single values: durations, sizes, addresses, hosts, URLs, secrets.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use url::Url;
@@ -194,12 +194,27 @@ pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
 
 /// A host name as clients know a registry, perhaps with a port.
 pub(super) fn host(text: &str) -> Result<String, Problem> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    if !text.is_empty() && text.len() <= 255 && text.chars().all(plain) {
+    if text.len() <= 255 && is_host(text) {
         return Ok(text.to_ascii_lowercase());
     }
     Err(Problem::new(format!("`{text}` is not a host name"))
         .hint("write the host alone, perhaps with a port: `docker.io`, `registry.example.org:5000`"))
+}
+
+/// Whether it is a name, an IPv4 address or an IPv6 address in brackets, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    let (is_host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            // A dot at the end says that the name is whole.
+            let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
+            (labels.all(|label| !label.is_empty() && label.chars().all(is_plain)), port)
+        }
+    };
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 #[cfg(test)]
@@ -269,6 +284,22 @@ mod tests {
         }
         assert_eq!(show_duration(DAY * 30), "30d");
         assert_eq!((show_size(200 << 30), show_size(10_000_000)), ("200GiB".to_owned(), "10MB".to_owned()));
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in
+            ["docker.io", "a", "localhost:80", "10.0.0.7:9000", "a-b.example.", "[::1]", "[2001:db8::1]:443"]
+        {
+            assert_eq!(host(good).expect(good), good);
+        }
+        assert_eq!(host("Reg.Example.org:5000").expect("a host"), "reg.example.org:5000");
+        for bad in [
+            "", ".", "::", "::::", "::1", "a:", "a:b", "a:+1", "a:65536", "a:1:2", ":80", "a..b", "a_b",
+            "[::1", "[a]", "[::1]80", "a[::1]", "a/b", "a@b",
+        ] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -122,7 +122,35 @@ fn each_mistake_has_its_place_and_a_hint() {
         ),
         (
             &format!("{proxy}credentials = {{ username = 'u', password_file = 'nope' }}"),
-            "4:49: cannot read `work/nope`: No such file or directory (os error 2)\nhint: write the path of a file with nothing but the secret in it",
+            "4:49: cannot read the secret `work/nope`: No such file or directory (os error 2)\nhint: write the path of a file with nothing but the secret in it",
+        ),
+        (
+            &format!("{proxy}credentials = {{ docker_config = 'nope.json' }}"),
+            "4:33: cannot read the Docker configuration `work/nope.json`: No such file or directory (os error 2)\nhint: `docker login` writes one",
+        ),
+        (
+            &format!("{proxy}ca_files = 'nope.pem'"),
+            "4:12: cannot read the certificates `work/nope.pem`: No such file or directory (os error 2)\nhint: write the path of a PEM file",
+        ),
+        (
+            "[tls]\ncert = 'c.pem'\nkey = 'k.pem'",
+            "2:8: cannot read the certificate `work/c.pem`: No such file or directory (os error 2)\nhint: write the path of a PEM file",
+        ),
+        (
+            "[tls]",
+            "1:1: `tls` has no `cert`\nhint: TLS needs both: `cert = \"cert.pem\"` and `key = \"key.pem\"`",
+        ),
+        (
+            "[tls]\nlisten = []\ncert = 'c.pem'\nkey = 'k.pem'",
+            "2:10: `tls.listen` is empty\nhint: write `listen = \"127.0.0.1:7443\"`, or remove `[tls]`",
+        ),
+        (
+            &format!("{proxy}ns = '::'"),
+            "4:6: `::` is not a host name\nhint: write the host alone, perhaps with a port: `docker.io`, `registry.example.org:5000`",
+        ),
+        (
+            &format!("{proxy}allowed_hosts = '::::'"),
+            "4:17: `::::` is not a host name\nhint: write the host alone, perhaps with a port: `docker.io`, `registry.example.org:5000`",
         ),
         (
             "[[proxy]]\nnmae = 'a'\nupstream = 'https://a'",

@@ -98,10 +98,10 @@ fn a_proxy_is_changed_and_made_by_variables() {
     assert_eq!(mine.ttl, Some(Duration::from_secs(7)));
     let password = Credentials::Password {
         username: "u".to_owned(),
-        password: Secret::new("canary"),
-        from: SecretFrom::Inline,
+        password: SecretFrom::Inline(Secret::new("canary")),
     };
-    assert_eq!(mine.credentials, Some(password), "in place of the file's, which is not even read");
+    assert_eq!(mine.credentials, Some(password), "in place of the file's");
+    assert!(config.supplies(&machine.environment()).is_ok(), "the file is not even looked for");
     assert_eq!((new.id.to_string().as_str(), new.default, new.unsigned), ("tf/new-one", true, true));
     assert_eq!(config.origin("proxy.new-one.type").to_string(), "REPOXY_PROXY_NEW_ONE_TYPE");
     assert_eq!(new.namespaces, ["d.example.org"]);
