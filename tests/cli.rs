@@ -268,3 +268,41 @@ fn what_a_server_refuses_to_start_with_is_not_called_right() {
         }
     }
 }
+
+#[test]
+fn a_configuration_is_shown_and_checked_line_by_line_as_json() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("repoxy.toml");
+    let text = proxy("ttl = \"90s\"\ncredentials = { token = \"canary\" }");
+    fs::write(&file, format!("{text}[[proxy]]\ntype = \"generic\"\nname = \"files\"\nupstream = \"https://f\"\n[[proxy.rules]]\nmatch = \"*.gz\"\nimmutable = true\n")).expect("written");
+    let run = |args: &[&str]| {
+        let mut command = command(dir.path(), args);
+        command.env("REPOXY_PROXY_HUB_RETRIES", "3").env("REPOXY_LISTN", "x");
+        let output = command.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        stdout(&output).replace(&format!("{}/", fs::canonicalize(dir.path()).expect("there").display()), "")
+    };
+    let shown = run(&["config", "show", "--json", "--root", "/r"]);
+    assert!(!shown.contains("canary"), "{shown}");
+    for line in [
+        r#"{"key":"root","value":"/r","origin":"command line"}"#,
+        r#"{"key":"listen","value":["127.0.0.1:7080"],"origin":"default"}"#,
+        r#"{"key":"proxy.hub.name","value":"hub"}"#,
+        r#"{"key":"proxy.hub.ttl","value":"90s","origin":"repoxy.toml:4:7"}"#,
+        r#"{"key":"proxy.hub.retries","value":3,"origin":"REPOXY_PROXY_HUB_RETRIES"}"#,
+        r#"{"key":"proxy.hub.credentials.token","value":"***","origin":"repoxy.toml:5:25"}"#,
+        r#"{"key":"proxy.files.rules.0.match","value":"*.gz"}"#,
+        r#"{"key":"proxy.files.rules.0.immutable","value":true}"#,
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+    let checked = run(&["config", "check", "--json"]);
+    let lines: Vec<_> = checked.lines().collect();
+    assert_eq!(lines.len(), 3, "{checked}");
+    assert!(
+        lines[0].starts_with(r#"{"event":"warning","what":"`repoxy.toml` holds a password"#),
+        "{checked}"
+    );
+    assert!(lines[1].starts_with(r#"{"event":"warning","what":"`REPOXY_LISTN` means nothing"#), "{checked}");
+    assert_eq!(lines[2], r#"{"event":"summary","file":"repoxy.toml","proxies":2}"#);
+}

@@ -24,6 +24,7 @@ mod values;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use proxies::{Credentials, Limits, Proxy, SecretFrom};
+pub use show::Setting;
 pub use supplies::{Supplied, Supplies};
 pub use values::Secret;
 
@@ -181,6 +182,11 @@ impl Config {
     /// Which names mean which proxy. Not to serve with: [`Supplies`] has the keyrings besides.
     pub fn names(&self) -> ProxyTable {
         ProxyTable::new(self.proxies.iter().map(Proxy::outline).collect())
+    }
+
+    /// All values that are set or have a default, with secrets masked.
+    pub fn settings(&self) -> Vec<Setting> {
+        show::settings(self)
     }
 
     /// Where the value of a key came from, such as `gc.grace` or `proxy.hub.ttl`.
