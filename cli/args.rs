@@ -351,8 +351,17 @@ pub(crate) struct ShowArgs {
 pub(crate) enum ConfigCommand {
     /// Say whether the configuration is right
     #[command(after_help = after("  repoxy config check --config /etc/repoxy/repoxy.toml\n"))]
-    Check,
+    Check(ConfigArgs),
     /// Print the whole configuration, defaults included and secrets masked
-    #[command(after_help = after("  repoxy config show\n"))]
-    Show,
+    #[command(after_help = after("  repoxy config show
+  repoxy config show --json | jq -r 'select(.origin != \"default\").key'
+"))]
+    Show(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }

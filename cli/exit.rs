@@ -82,7 +82,11 @@ impl CliError {
             Self::Store(StoreError::NoStore(_))
             | Self::Maintain(MaintainError::Store(StoreError::NoStore(_))) => Exit::NoStore,
             Self::Maintain(MaintainError::Locked(_)) => Exit::Locked,
-            Self::Config(_) | Self::NotAName(_) => Exit::Usage,
+            // What is configured cannot be used.
+            Self::Config(_)
+            | Self::NotAName(_)
+            | Self::Upstream { .. }
+            | Self::Server(ServerError::NoCertificate | ServerError::Tls(_)) => Exit::Usage,
             Self::Refused(_) => Exit::Remains,
             Self::Interrupted => Exit::Interrupted,
             // Whoever reads has had enough: `repoxy ls refs | head`.
@@ -121,17 +125,26 @@ impl CliError {
 
 #[cfg(test)]
 mod tests {
+    use repoxy::model::ArtifactType;
+    use repoxy::server::TlsError;
+
     use super::*;
 
     #[test]
     fn each_kind_of_end_has_the_code_that_is_documented() {
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        let name = "hub".parse().expect("a name");
+        let proxy = ProxyId { artifact_type: ArtifactType::Container, name };
         for (error, code) in [
             (CliError::Output(pipe), 0),
             (CliError::Output(io::ErrorKind::Other.into()), 1),
             (CliError::NoRef("x".into()), 1),
             (CliError::Index(IndexError::Busy), 1),
             (CliError::NotAName("x".into()), 2),
+            (CliError::Upstream { proxy, source: SetupError::Tls }, 2),
+            (CliError::Server(ServerError::Tls(TlsError::NoCertificate("x".into()))), 2),
+            (CliError::Server(ServerError::NoCertificate), 2),
+            (CliError::Server(ServerError::Workers(io::ErrorKind::Other.into())), 1),
             (CliError::Store(StoreError::NoStore("x".into())), 10),
             (CliError::Maintain(MaintainError::Locked("gc.lock")), 11),
             (CliError::Interrupted, 130),

@@ -1,6 +1,6 @@
 //! What the configuration names, opened: store, index, rules.
 
-use repoxy::config::{Config, Environment, Options};
+use repoxy::config::{Config, Environment, Options, Supplies};
 use repoxy::index::{Index, IndexError};
 use repoxy::maintain::{Rules, reindex};
 use repoxy::model::RefRules;
@@ -15,6 +15,11 @@ use crate::output::Output;
 pub(crate) fn load(global: &Global) -> Result<Config, CliError> {
     let options = Options { config: global.config.clone(), root: global.root.clone() };
     Ok(Config::load(&options, &Environment::of_process())?)
+}
+
+/// Looks for what the configuration names and only a server needs: secrets, keyrings, certificates.
+pub(crate) fn supplies(config: &Config) -> Result<Supplies, CliError> {
+    Ok(config.supplies(&Environment::of_process())?)
 }
 
 /// Opens the store that the configuration names. Never makes one.

@@ -102,7 +102,11 @@ fn each_way_to_fail_has_its_code_and_says_what_to_do() {
         (&["gc", "--root", "nowhere"][..], 10, "error: there is no repoxy store"),
         (&["gc", "--root", "root", "--grace", "soon"], 2, "`soon` is not a duration"),
         (&["nonsense"], 2, "error: unrecognized subcommand"),
-        (&["ls", "refs", "--config", "nowhere.toml"], 2, "error: "),
+        (
+            &["ls", "refs", "--config", "nowhere.toml"],
+            2,
+            "nowhere.toml`: No such file or directory (os error 2)\nhint: write the path of a configuration file that this user may read\n",
+        ),
         (&["show", "--root", "root", "no/such:tag"], 1, "hint: `repoxy ls refs`"),
         (&["gc", "--root", "root", "--grace", "0s", "--max-bytes", "0"], 3, "hint: if that is meant"),
     ] {
@@ -449,4 +453,113 @@ fn what_the_page_for_operators_gives_to_cron_and_systemd_runs() {
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{line}");
         assert_eq!(stdout(&output).is_empty(), quiet, "{line}: cron sends what is printed: {output:?}");
     }
+}
+
+/// A proxy with this line in it.
+fn proxy(line: &str) -> String {
+    format!("[[proxy]]\nname = \"hub\"\nupstream = \"https://registry.example.org\"\n{line}\n")
+}
+
+#[test]
+fn only_what_needs_a_secret_fails_without_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let file = dir.path().join("root/config/repoxy.toml");
+    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+    for (line, at, says) in [
+        (
+            "credentials = { username = \"me\", password_env = \"HUB_TOKEN\" }",
+            "4:49",
+            "the environment has no variable `HUB_TOKEN`\nhint: set `HUB_TOKEN`, or change `password_env`",
+        ),
+        (
+            "credentials = { username = \"me\", password_file = \"/nope\" }",
+            "4:50",
+            "cannot read the secret `/nope`: No such file",
+        ),
+    ] {
+        fs::write(&file, proxy(line)).expect("written");
+        let run = |args: &[&str]| repoxy(dir.path(), &[&["--root", "root"], args].concat());
+        for args in [
+            &["gc", "-q"][..],
+            &["fsck", "-q"],
+            &["reindex"],
+            &["ls", "refs"],
+            &["ls", "blobs"],
+            &["ls", "proxies"],
+            &["show", "hub/library/alpine:3.20"],
+        ] {
+            let output = run(args);
+            assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{args:?}");
+        }
+        for args in [&["serve"][..], &["config", "check"], &["config", "show"]] {
+            let output = run(args);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+            let place = format!("error: {}:{at}: {says}", file.display());
+            assert!(stderr(&output).starts_with(&place), "{args:?}: {}\n{place}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn what_a_server_refuses_to_start_with_is_not_called_right() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("bad"), "nonsense\n").expect("written");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    for (config, says) in [
+        (proxy("ca_files = \"bad\""), "holds no certificates"),
+        (proxy("credentials = { docker_config = \"bad\" }"), "is not a Docker `config.json`"),
+        ("[tls]\ncert = \"bad\"\nkey = \"bad\"\n".to_owned(), "no certificate in"),
+        (proxy("allowed_hosts = \"::::\""), "repoxy.toml:5:17: `::::` is not a host name"),
+        (proxy("ca_files = \"nope\""), "repoxy.toml:5:12: cannot read the certificates"),
+        ("[tls]\ncert = \"bad\"\nkey = \"nope\"\n".to_owned(), "repoxy.toml:4:7: cannot read the key"),
+    ] {
+        let config = format!("listen = \"{address}\"\n{config}");
+        fs::write(dir.path().join("repoxy.toml"), &config).expect("written");
+        // The address is taken, so that a server which gets as far as that ends, too.
+        for args in [&["config", "check"][..], &["serve", "--root", "root"]] {
+            let output = repoxy(dir.path(), args);
+            assert_eq!(output.status.code(), Some(2), "{args:?} {config}: {output:?}");
+            assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn a_configuration_is_shown_and_checked_line_by_line_as_json() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("repoxy.toml");
+    let text = proxy("ttl = \"90s\"\ncredentials = { token = \"canary\" }");
+    fs::write(&file, format!("{text}[[proxy]]\ntype = \"generic\"\nname = \"files\"\nupstream = \"https://f\"\n[[proxy.rules]]\nmatch = \"*.gz\"\nimmutable = true\n")).expect("written");
+    let run = |args: &[&str]| {
+        let mut command = command(dir.path(), args);
+        command.env("REPOXY_PROXY_HUB_RETRIES", "3").env("REPOXY_LISTN", "x");
+        let output = command.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        stdout(&output).replace(&format!("{}/", fs::canonicalize(dir.path()).expect("there").display()), "")
+    };
+    let shown = run(&["config", "show", "--json", "--root", "/r"]);
+    assert!(!shown.contains("canary"), "{shown}");
+    for line in [
+        r#"{"key":"root","value":"/r","origin":"command line"}"#,
+        r#"{"key":"listen","value":["127.0.0.1:7080"],"origin":"default"}"#,
+        r#"{"key":"proxy.hub.name","value":"hub"}"#,
+        r#"{"key":"proxy.hub.ttl","value":"90s","origin":"repoxy.toml:4:7"}"#,
+        r#"{"key":"proxy.hub.retries","value":3,"origin":"REPOXY_PROXY_HUB_RETRIES"}"#,
+        r#"{"key":"proxy.hub.credentials.token","value":"***","origin":"repoxy.toml:5:25"}"#,
+        r#"{"key":"proxy.files.rules.0.match","value":"*.gz"}"#,
+        r#"{"key":"proxy.files.rules.0.immutable","value":true}"#,
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+    let checked = run(&["config", "check", "--json"]);
+    let lines: Vec<_> = checked.lines().collect();
+    assert_eq!(lines.len(), 3, "{checked}");
+    assert!(
+        lines[0].starts_with(r#"{"event":"warning","what":"`repoxy.toml` holds a password"#),
+        "{checked}"
+    );
+    assert!(lines[1].starts_with(r#"{"event":"warning","what":"`REPOXY_LISTN` means nothing"#), "{checked}");
+    assert_eq!(lines[2], r#"{"event":"summary","file":"repoxy.toml","proxies":2}"#);
 }

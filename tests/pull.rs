@@ -10,10 +10,11 @@ mod lists;
 #[path = "pull/sha512.rs"]
 mod sha512;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use support::{Gate, Origin, Repoxy, proxy};
+use support::{Gate, Origin, Protection, Repoxy, proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_fetched_once_and_then_served_with_upstream_gone() {
@@ -201,4 +202,34 @@ async fn the_metrics_show_how_the_last_gc_and_fsck_ended() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), found).await.expect("the results are shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_docker_configuration_asks_the_helper_that_is_found_through_path() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 0, 0);
+    origin.protect(Protection::basic("me", "canary"));
+    let mut repoxy =
+        Repoxy::stopped(&proxy(&origin, "credentials = { docker_config = \"docker/config.json\" }"));
+    let write = |name: &str, text: &str| {
+        let path = repoxy.dir().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("made executable");
+    };
+    // Beside the configuration file, for that is what relative paths in it count from.
+    write("docker/config.json", r#"{"credsStore":"of-test"}"#);
+    let helper = r#"#!/bin/sh
+read -r server
+printf '%s' "$server" > "$0.asked"
+printf '{"Username":"me","Secret":"canary"}'
+"#;
+    write("bin/docker-credential-of-test", helper);
+    let bin = repoxy.dir().join("bin");
+    repoxy.set_env("PATH", &format!("{}:/usr/bin:/bin", bin.display()));
+    repoxy.start();
+    assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+    let asked = std::fs::read_to_string(bin.join("docker-credential-of-test.asked")).expect("it was asked");
+    assert_eq!(asked, format!("127.0.0.1:{}", origin.port()));
+    repoxy.assert_nowhere("canary").await;
 }

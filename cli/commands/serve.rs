@@ -12,10 +12,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use repoxy::cache::{Cache, Parts};
-use repoxy::config::{self, Config, Proxy, SecretFrom};
+use repoxy::config::{self, Config, Proxy, Supplied, Supplies};
 use repoxy::model::{Clock as _, ProxyId, SystemClock, Timestamp};
 use repoxy::protocol;
-use repoxy::server::{App, Lifecycle, Server, Settings, TlsFiles, TlsReload, stop_signals};
+use repoxy::server::{App, Lifecycle, Server, ServerError, Settings, TlsFiles, TlsReload, stop_signals};
 use repoxy::store::{Limits, Session, Store};
 use repoxy::upstream::{self, SecretSource, Upstream};
 
@@ -27,6 +27,7 @@ use crate::{logging, memory, settings};
 /// Runs the server to its end.
 pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliError> {
     let mut config = settings::load(global)?;
+    let supplies = settings::supplies(&config)?;
     if !args.listen.is_empty() {
         config.listen.clone_from(&args.listen);
     }
@@ -42,7 +43,7 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     let limits = Limits { max_bytes: config.gc.max_bytes, min_free: config.gc.min_free };
     let store = Arc::new(Store::create(&config.root).await?.within(limits));
     let (session, proofs_since) = begin(&store).await;
-    let served = serve(&config, store, proofs_since, metrics).await;
+    let served = serve(&config, supplies, store, proofs_since, metrics).await;
     if let Some(session) = session
         && let Err(error) = session.end().await
     {
@@ -53,6 +54,7 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
 
 async fn serve(
     config: &Config,
+    supplies: Supplies,
     store: Arc<Store>,
     proofs_since: Timestamp,
     metrics: PrometheusHandle,
@@ -63,8 +65,8 @@ async fn serve(
         store,
         index: Arc::clone(&kept.index),
         writer: kept.writer.clone(),
-        upstreams: upstreams(config, &instance)?,
-        proxies: config.facts(),
+        upstreams: upstreams(config, &supplies, &instance)?,
+        proxies: supplies.proxies.clone(),
         clock: Arc::new(SystemClock),
         proofs_since,
         hot_bytes: config.hot_bytes,
@@ -73,7 +75,7 @@ async fn serve(
     let app = Arc::new(App {
         cache: Arc::clone(&cache),
         protocols: protocol::ALL,
-        proxies: config.facts(),
+        proxies: supplies.proxies,
         metrics: metrics.clone(),
         lifecycle: Arc::clone(&lifecycle),
     });
@@ -129,6 +131,17 @@ fn announce(server: &Server, config: &Config) {
     }
 }
 
+/// Sets up all that a server is made of as far as that touches neither the store nor the network.
+///
+/// # Errors
+/// What would keep a server from starting: files whose content cannot be used.
+pub(super) fn rehearse(config: &Config, supplies: &Supplies) -> Result<(), CliError> {
+    let instance = "rehearsal";
+    upstreams(config, supplies, instance)?;
+    server_settings(config, instance).tls.map_or(Ok(()), |files| files.check().map_err(ServerError::Tls))?;
+    Ok(())
+}
+
 fn server_settings(config: &Config, instance: &str) -> Settings {
     let own = config.public_url.iter().filter_map(|url| {
         let host = url.host_str()?;
@@ -144,22 +157,32 @@ fn server_settings(config: &Config, instance: &str) -> Settings {
     }
 }
 
-fn upstreams(config: &Config, instance: &str) -> Result<HashMap<ProxyId, Upstream>, CliError> {
+fn upstreams(
+    config: &Config,
+    supplies: &Supplies,
+    instance: &str,
+) -> Result<HashMap<ProxyId, Upstream>, CliError> {
     let mut upstreams = HashMap::new();
     for proxy in &config.proxies {
-        let upstream = Upstream::new(upstream_settings(proxy, instance))
+        let credentials = supplies.credentials(&proxy.id);
+        let credentials = credentials.map_or(upstream::Credentials::None, login);
+        let upstream = Upstream::new(upstream_settings(proxy, credentials, instance))
             .map_err(|source| CliError::Upstream { proxy: proxy.id.clone(), source })?;
         upstreams.insert(proxy.id.clone(), upstream);
     }
     Ok(upstreams)
 }
 
-fn upstream_settings(proxy: &Proxy, instance: &str) -> upstream::Settings {
+fn upstream_settings(
+    proxy: &Proxy,
+    credentials: upstream::Credentials,
+    instance: &str,
+) -> upstream::Settings {
     let defaults = upstream::Limits::default();
     upstream::Settings {
         proxy: proxy.id.to_string(),
         bases: proxy.upstreams.clone(),
-        credentials: proxy.credentials.as_ref().map_or(upstream::Credentials::None, credentials),
+        credentials,
         allowed_hosts: proxy.allowed_hosts.clone(),
         ca_files: proxy.ca_files.clone(),
         instance: instance.to_owned(),
@@ -181,18 +204,17 @@ fn as_count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn credentials(credentials: &config::Credentials) -> upstream::Credentials {
+fn login(credentials: &config::Credentials<Supplied>) -> upstream::Credentials {
     use config::Credentials;
-    let secret = |secret: &config::Secret, from: &SecretFrom| match from {
-        // Read again on every reload.
-        SecretFrom::File(path) => SecretSource::File(path.clone()),
-        SecretFrom::Inline | SecretFrom::Variable(_) => SecretSource::Value(secret.reveal().into()),
+    let secret = |secret: &Supplied| match secret {
+        Supplied::File(path) => SecretSource::File(path.clone()),
+        Supplied::Value(secret) => SecretSource::Value(secret.reveal().into()),
     };
     match credentials {
-        Credentials::Password { username, password, from } => {
-            upstream::Credentials::Basic { username: username.clone(), password: secret(password, from) }
+        Credentials::Password { username, password } => {
+            upstream::Credentials::Basic { username: username.clone(), password: secret(password) }
         }
-        Credentials::Token { token, from } => upstream::Credentials::Bearer(secret(token, from)),
+        Credentials::Token(token) => upstream::Credentials::Bearer(secret(token)),
         Credentials::DockerConfig(path) => upstream::Credentials::Docker { path: path.clone() },
     }
 }

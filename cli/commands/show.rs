@@ -99,7 +99,7 @@ async fn find(store: &Store, config: &Config, name: &str) -> Result<(RefKey, Ref
 
 /// The configured proxies, and those that only have a directory.
 async fn all_proxies(store: &Store, config: &Config) -> Result<ProxyTable, CliError> {
-    let mut proxies: Vec<ProxyFacts> = config.facts().iter().cloned().collect();
+    let mut proxies: Vec<ProxyFacts> = config.names().iter().cloned().collect();
     for id in store.proxies().await? {
         if !proxies.iter().any(|proxy| proxy.id == id) {
             proxies.push(ProxyFacts::new(id));

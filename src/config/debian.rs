@@ -1,24 +1,9 @@
-//! What only proxies of Debian archives have: namespaces with a path, and a keyring.
+//! What only proxies of Debian archives have: namespaces with a path.
 
-use std::path::{Path, PathBuf};
-
-use bytes::Bytes;
 use url::Url;
 
 use super::error::Problem;
 use super::values;
-
-/// The largest keyring, in bytes. Debian's has some 50 KiB.
-const KEYRING_MAX_LEN: u64 = 4 << 20;
-
-/// The keys that an archive's documents must be signed with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keyring {
-    /// The file.
-    pub path: PathBuf,
-    /// What is in it.
-    pub keys: Bytes,
-}
 
 /// An archive as clients name it: `host[:port]`, perhaps with the path of its root.
 pub(super) fn archive(text: &str) -> Result<String, Problem> {
@@ -42,24 +27,6 @@ pub(super) fn complete(archives: Vec<String>, upstream: Option<&Url>) -> Vec<Str
     let path = upstream.map_or("", |url| url.path().trim_end_matches('/'));
     let complete = |archive: String| if archive.contains('/') { archive } else { format!("{archive}{path}") };
     archives.into_iter().map(complete).collect()
-}
-
-/// Reads a keyring, binary or armored. What is in it shows when it is used.
-pub(super) fn keyring(path: PathBuf) -> Result<Keyring, Problem> {
-    let keys = read(&path).map_err(|why| {
-        Problem::new(format!("cannot read the keyring `{}`: {why}", path.display()))
-            .hint("export the keys with `gpg --export --output <file> <key>…`")
-    })?;
-    Ok(Keyring { path, keys })
-}
-
-fn read(path: &Path) -> Result<Bytes, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    match size {
-        0 => Err("it is empty".to_owned()),
-        size if size > KEYRING_MAX_LEN => Err("it is too large for a keyring".to_owned()),
-        _ => std::fs::read(path).map(Bytes::from).map_err(|error| error.to_string()),
-    }
 }
 
 #[cfg(test)]

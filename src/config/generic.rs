@@ -25,7 +25,7 @@ pub(super) fn read(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Result
     let tables = section.sections("rules")?;
     if tables.len() > RULES_MAX {
         let message = format!("a proxy cannot have more than {RULES_MAX} rules");
-        return Err(ConfigError::new(&section.origin, message));
+        return Err(ConfigError::new(&section.origin, message).hint("say it with fewer patterns"));
     }
     Ok(HttpRules {
         rules: tables.into_iter().map(rule).collect::<Result<_, _>>()?,

@@ -2,7 +2,9 @@
 //!
 //! A value comes from the command line, else from a `REPOXY_…` variable, else from the file, else it
 //! has a default. [`Config::load`] reads and checks all of it and gives typed values or the first
-//! thing that is wrong, with its place. `docs/configuration.md` lists every key.
+//! thing that is wrong, with its place. What the configuration only names (secrets, keyrings,
+//! certificates) is looked for by [`Config::supplies`], for whoever serves.
+//! `docs/configuration.md` lists every key.
 //!
 //! The rest of the program never sees TOML, and nothing here knows what is done with the values.
 //! Reads files; writes none. Secrets leave only through [`Secret::reveal`].
@@ -14,14 +16,16 @@ mod generic;
 mod proxies;
 mod reader;
 mod show;
+mod supplies;
 #[cfg(test)]
 mod tests;
 mod values;
 
-pub use debian::Keyring;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use proxies::{Credentials, Limits, Proxy, SecretFrom};
+pub use show::Setting;
+pub use supplies::{Supplied, Supplies};
 pub use values::Secret;
 
 use std::collections::BTreeMap;
@@ -42,6 +46,8 @@ const DEFAULT_TLS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 const DEFAULT_HOT_BYTES: u64 = 32 << 20;
 const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const FILE_NAME: &str = "repoxy.toml";
+/// What all variables begin with.
+const PREFIX: &str = "REPOXY_";
 
 /// What the command line says about the configuration.
 #[derive(Debug, Clone, Default)]
@@ -157,11 +163,12 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn load(options: &Options, environment: &Environment) -> Result<Self, ConfigError> {
-        let path = find(options, environment)?;
-        let text = match &path {
-            Some(path) => Text::read(path)?,
+        let found = find(options, environment)?;
+        let text = match &found {
+            Some((path, origin)) => Text::read(path, origin)?,
             None => Text { path: None, text: String::new() },
         };
+        let path = found.map(|(path, _)| path);
         let document = text.parse()?;
         let mut top = Section::top(&text, document.get_ref());
         let mut load = Load { reader: Reader::new(environment, path.as_deref()) };
@@ -172,9 +179,14 @@ impl Config {
         Ok(config)
     }
 
-    /// What routing needs of the proxies.
-    pub fn facts(&self) -> ProxyTable {
-        ProxyTable::new(self.proxies.iter().map(Proxy::facts).collect())
+    /// Which names mean which proxy. Not to serve with: [`Supplies`] has the keyrings besides.
+    pub fn names(&self) -> ProxyTable {
+        ProxyTable::new(self.proxies.iter().map(Proxy::outline).collect())
+    }
+
+    /// All values that are set or have a default, with secrets masked.
+    pub fn settings(&self) -> Vec<Setting> {
+        show::settings(self)
     }
 
     /// Where the value of a key came from, such as `gc.grace` or `proxy.hub.ttl`.
@@ -207,11 +219,13 @@ pub fn parse_size(text: &str) -> Result<u64, ConfigError> {
     values::size(text).map_err(|problem| problem.at(&Origin::Default))
 }
 
-/// The file to read.
-fn find(options: &Options, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
-    let named = options.config.clone().or_else(|| environment.get("REPOXY_CONFIG").map(PathBuf::from));
-    if let Some(path) = named {
-        return Ok(Some(environment.directory().join(path)));
+/// The file to read, and what named it.
+fn find(options: &Options, environment: &Environment) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
+    let option = options.config.clone().map(|path| (path, Origin::CommandLine));
+    let variable =
+        || Some((environment.get("REPOXY_CONFIG")?.into(), Origin::Variable("REPOXY_CONFIG".to_owned())));
+    if let Some((path, origin)) = option.or_else(variable) {
+        return Ok(Some((environment.directory().join(path), origin)));
     }
     // A root that is set in a file cannot tell where that file is.
     let root = options.root.as_deref().or_else(|| environment.get("REPOXY_ROOT"));
@@ -231,7 +245,8 @@ fn find(options: &Options, environment: &Environment) -> Result<Option<PathBuf>,
         environment.config_home().map(|home| home.join("repoxy").join(FILE_NAME)),
         Some(environment.system().join("repoxy").join(FILE_NAME)),
     ];
-    Ok(candidates.into_iter().flatten().find(|path| path.is_file()))
+    let found = candidates.into_iter().flatten().find(|path| path.is_file());
+    Ok(found.map(|path| (path, Origin::Default)))
 }
 
 /// A root as the store takes it: an absolute path, or `mem://`.
@@ -250,7 +265,7 @@ fn parse_root(text: &str, base: &Path) -> Result<String, Problem> {
         }
     };
     let root = path.into_os_string().into_string();
-    root.map_err(|_| Problem::new("the path of the root is not UTF-8"))
+    root.map_err(|_| Problem::new("the path of the root is not UTF-8").hint("write another path"))
 }
 
 /// The directory of a root, if it has one.
@@ -269,10 +284,11 @@ impl Load<'_> {
         let index = self.reader.path(top, "index")?.or_else(|| local(&root).map(|root| root.join("index")));
         let tls = self.tls(top)?;
         let listen = self.reader.many(top, "listen", values::address)?;
-        if let Some(listen) = listen.as_ref().filter(|listen| listen.value.is_empty() && tls.is_none()) {
-            return Err(ConfigError::new(&listen.origin, "`listen` is empty and there is no `[tls]`")
-                .hint("write `listen = \"127.0.0.1:7080\"`"));
-        }
+        let deaf = listen.as_ref().filter(|listen| listen.value.is_empty() && tls.is_none());
+        let deaf = deaf.map(|listen| {
+            ConfigError::new(&listen.origin, "`listen` is empty and there is no `[tls]`")
+                .hint("write `listen = \"127.0.0.1:7080\"`")
+        });
         let config = Config {
             file: None,
             root,
@@ -290,7 +306,15 @@ impl Load<'_> {
             warnings: Vec::new(),
             origins: root_origin.map(|origin| ("root".to_owned(), origin)).into_iter().collect(),
         };
+        // First, because what is missing may be misspelt.
         top.finish()?;
+        if let Some(deaf) = deaf {
+            return Err(deaf);
+        }
+        if config.proxies.is_empty() {
+            return Err(ConfigError::new(&top.origin, "no proxy is configured")
+                .hint("add a `[[proxy]]`, or set `presets = true` for the public registries"));
+        }
         Ok(config)
     }
 
@@ -328,8 +352,12 @@ impl Load<'_> {
         let cert = self.reader.path(&mut section, "cert")?;
         let key = self.reader.path(&mut section, "key")?;
         section.finish()?;
+        if let Some(listen) = listen.as_ref().filter(|listen| listen.value.is_empty()) {
+            return Err(ConfigError::new(&listen.origin, "`tls.listen` is empty")
+                .hint("write `listen = \"127.0.0.1:7443\"`, or remove `[tls]`"));
+        }
         let missing = match (&listen, &cert, &key) {
-            (None, None, None) => return Ok(None),
+            (None, None, None) if !section.is_in_file() => return Ok(None),
             (_, Some(_), Some(_)) => None,
             (_, None, _) => Some("cert"),
             (_, _, None) => Some("key"),
@@ -362,7 +390,8 @@ impl Load<'_> {
         let format = self.reader.one(&mut section, "format", |text| match text {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
-            _ => Err(Problem::new(format!("`{text}` is neither `text` nor `json`"))),
+            _ => Err(Problem::new(format!("`{text}` is neither `text` nor `json`"))
+                .hint("write `text` for people, `json` for programs")),
         })?;
         let level = self.reader.one(&mut section, "level", |text| {
             let known = ["error", "warn", "info", "debug", "trace"].contains(&text);
@@ -382,10 +411,10 @@ impl Load<'_> {
     fn warnings(&self, file: Option<&Path>, proxies: &[Proxy]) -> Vec<String> {
         let mut warnings = Vec::new();
         let inline = proxies.iter().any(|proxy| {
-            let secret = proxy.credentials.as_ref().and_then(Credentials::written_as);
-            secret.is_some_and(|(key, from)| {
-                let key = format!("proxy.{}.credentials.{key}", proxy.id.name);
-                *from == SecretFrom::Inline && matches!(self.reader.origins.get(&key), Some(Origin::File(_)))
+            proxy.credentials.as_ref().is_some_and(|credentials| {
+                let key = format!("proxy.{}.credentials.{}", proxy.id.name, credentials.key());
+                matches!(credentials.secret(), Some(SecretFrom::Inline(_)))
+                    && matches!(self.reader.origins.get(&key), Some(Origin::File(_)))
             })
         });
         if let Some(file) = file.filter(|file| inline && is_open(file)) {
@@ -395,16 +424,34 @@ impl Load<'_> {
             ));
         }
         // Not an error: orchestrators set variables named after a service.
+        let prefixes: Vec<_> =
+            proxies.iter().map(|proxy| format!("{}_", proxies::variable(&proxy.id.name))).collect();
         for variable in self.reader.environment.names() {
-            let known = ["REPOXY_CONFIG", "REPOXY_ROOT"].contains(&variable)
+            let is_known = ["REPOXY_CONFIG", "REPOXY_ROOT"].contains(&variable)
                 || self.reader.variables.contains(variable);
-            let Some(name) = variable.strip_prefix("REPOXY_").filter(|_| !known) else { continue };
-            let names = self.reader.variables.iter().filter_map(|known| known.strip_prefix("REPOXY_"));
-            if let Some(near) = nearest(name, names) {
-                warnings.push(format!("`{variable}` means nothing; did you mean `REPOXY_{near}`?"));
+            if is_known || !variable.starts_with(PREFIX) {
+                continue;
+            }
+            // The longest, for one proxy's name may begin with another's.
+            let of_proxy = prefixes.iter().filter(|prefix| variable.starts_with(prefix.as_str()));
+            let of_proxy = of_proxy.max_by_key(|prefix| prefix.len()).map(String::as_str);
+            match self.near(variable, of_proxy.unwrap_or(PREFIX)) {
+                Some(near) => warnings.push(format!("`{variable}` means nothing; did you mean `{near}`?")),
+                // With the name of a proxy in it, it is ours.
+                None if of_proxy.is_some() => warnings.push(format!("`{variable}` means nothing")),
+                None => {}
             }
         }
         warnings
+    }
+
+    /// The variable of those with this prefix that is most likely meant.
+    fn near(&self, variable: &str, prefix: &str) -> Option<String> {
+        let written = variable.strip_prefix(prefix)?;
+        // In the file it is a table.
+        let written = written.strip_prefix("CREDENTIALS_").unwrap_or(written);
+        let known = self.reader.variables.iter().filter_map(|known| known.strip_prefix(prefix));
+        nearest(written, known).map(|near| format!("{prefix}{near}"))
     }
 }
 

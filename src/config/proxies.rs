@@ -1,13 +1,13 @@
 //! The proxies of a configuration: those of the file, those that are built in, those of the
 //! environment; and that they do not claim the same things.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use super::debian::{self, Keyring};
+use super::debian;
 use super::error::{ConfigError, Problem};
 use super::reader::{Reader, Section, Set, Text};
 use super::values::{self, Secret};
@@ -103,13 +103,13 @@ pub struct Proxy {
     pub limits: Limits,
     /// How plain HTTP is cached, for proxies of that type.
     pub http: Option<Arc<HttpRules>>,
-    /// The keys that its documents must be signed with; Debian archives only.
-    pub keyring: Option<Keyring>,
+    /// A file of the keys that its documents must be signed with; Debian archives only.
+    pub keyring: Option<PathBuf>,
 }
 
 impl Proxy {
-    /// What routing needs of it.
-    pub fn facts(&self) -> ProxyFacts {
+    /// What routing needs of it, but for its keys.
+    pub(super) fn outline(&self) -> ProxyFacts {
         ProxyFacts {
             id: self.id.clone(),
             namespaces: self.namespaces.clone(),
@@ -118,7 +118,7 @@ impl Proxy {
             upstream: self.upstreams.first().cloned(),
             unsigned: self.unsigned,
             http: self.http.clone(),
-            keyring: self.keyring.as_ref().map(|keyring| keyring.keys.clone()),
+            keyring: None,
         }
     }
 }
@@ -138,72 +138,68 @@ pub struct Limits {
     pub breaker_after: Option<usize>,
 }
 
-/// How a proxy logs in at its upstream.
+/// How a proxy logs in at its upstream. A secret is as it was written, which may be only where it is,
+/// until [`Supplies`](super::Supplies) has found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub enum Credentials<S = SecretFrom> {
     /// A name and a password.
     Password {
         /// The name.
         username: String,
         /// The password.
-        password: Secret,
-        /// Where the password was written.
-        from: SecretFrom,
+        password: S,
     },
     /// A bearer token.
-    Token {
-        /// The token.
-        token: Secret,
-        /// Where it was written.
-        from: SecretFrom,
-    },
+    Token(S),
     /// Whatever a Docker `config.json` says for upstream's host, credential helpers included; read
     /// when it is needed.
     DockerConfig(PathBuf),
 }
 
 impl Credentials {
-    /// The key that holds or names the secret, and where that was written; `None` if a Docker
-    /// configuration has it.
-    pub(super) fn written_as(&self) -> Option<(&'static str, &SecretFrom)> {
+    /// The key that holds or names the secret.
+    pub(super) fn key(&self) -> &'static str {
         match self {
-            Self::Password { from, .. } => {
-                Some((from.key(["password", "password_env", "password_file"]), from))
-            }
-            Self::Token { from, .. } => Some((from.key(["token", "token_env", "token_file"]), from)),
+            Self::Password { password, .. } => password.key(["password", "password_env", "password_file"]),
+            Self::Token(token) => token.key(["token", "token_env", "token_file"]),
+            Self::DockerConfig(_) => "docker_config",
+        }
+    }
+
+    /// Where the secret is; `None` if a Docker configuration has it.
+    pub(super) const fn secret(&self) -> Option<&SecretFrom> {
+        match self {
+            Self::Password { password: secret, .. } | Self::Token(secret) => Some(secret),
             Self::DockerConfig(_) => None,
         }
     }
 }
 
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In the configuration itself.
+    Inline(Secret),
+    /// In an environment variable that the configuration names.
+    Variable(String),
+    /// In a file that the configuration names, without the line end.
+    File(PathBuf),
+}
+
 impl SecretFrom {
     fn key(&self, [inline, variable, file]: [&'static str; 3]) -> &'static str {
         match self {
-            Self::Inline => inline,
+            Self::Inline(_) => inline,
             Self::Variable(_) => variable,
             Self::File(_) => file,
         }
     }
 }
 
-/// Where a secret was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretFrom {
-    /// In the configuration itself.
-    Inline,
-    /// In an environment variable that the configuration names.
-    Variable(String),
-    /// In a file that the configuration names, with one newline at its end left out.
-    File(PathBuf),
-}
-
-/// The largest file with a secret in it, in bytes.
-const SECRET_MAX_LEN: u64 = 64 << 10;
-
 /// A proxy and where it was defined.
 pub(super) type Defined = Set<Proxy>;
 
-/// Reads all proxies.
+/// Reads all proxies; perhaps there is none.
 pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec<Proxy>, ConfigError> {
     let mut defined: Vec<Defined> = Vec::new();
     for section in top.sections("proxy")? {
@@ -216,10 +212,6 @@ pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec
         add_presets(reader, &mut defined)?;
     }
     add_from_environment(reader, &mut defined)?;
-    if defined.is_empty() {
-        return Err(ConfigError::new(&top.origin, "no proxy is configured")
-            .hint("add a `[[proxy]]`, or set `presets = true` for the public registries"));
-    }
     Ok(defined.into_iter().map(|proxy| proxy.value).collect())
 }
 
@@ -248,7 +240,7 @@ fn add_from_environment(reader: &mut Reader<'_>, defined: &mut Vec<Defined>) -> 
         let name = variable.strip_prefix("REPOXY_PROXY_").and_then(|rest| rest.strip_suffix("_UPSTREAM"));
         let Some(name) = name.filter(|_| !reader.variables.contains(variable)) else { continue };
         let origin = Origin::Variable(variable.to_owned());
-        let section = Section::new(&text, None, origin, "proxy", "");
+        let section = Section::new(&text, None, origin, "proxy", None);
         let name = name.to_ascii_lowercase().replace('_', "-");
         let proxy = Entry { reader, section }.read(Some(name))?;
         check(defined, &proxy)?;
@@ -270,6 +262,11 @@ fn check(defined: &[Defined], proxy: &Defined) -> Result<(), ConfigError> {
             let message =
                 format!("there are two `{}` proxies called `{}`", proxy.id.artifact_type, proxy.id.name);
             return Err(ConfigError::new(origin, message).hint(at));
+        }
+        if variable(&other.id.name) == variable(&proxy.id.name) {
+            let variable = variable(&proxy.id.name);
+            let message = format!("`{}` and `{}` share the variables `{variable}_…`", other.id, proxy.id);
+            return Err(ConfigError::new(origin, message).hint(format!("give one another name; {at}")));
         }
         if other.id.artifact_type != proxy.id.artifact_type {
             continue;
@@ -302,45 +299,51 @@ impl Entry<'_, '_, '_> {
     /// Reads it; `name` if it is not in the section.
     fn read(mut self, name: Option<String>) -> Result<Defined, ConfigError> {
         let origin = self.section.origin.clone();
-        let id = self.id(name)?;
-        let artifact_type = id.artifact_type;
-        // From here on the name is known, and with it the variables that override the file.
-        self.section.key = format!("proxy.{}", id.name);
-        self.section.variable = format!("REPOXY_PROXY_{}", variable_part(&id.name));
+        let name = self.name(name)?;
+        if let Some(name) = &name {
+            // From here on there are variables that override the file.
+            self.section.key = format!("proxy.{name}");
+            self.section.variable = Some(variable(name));
+        }
+        let artifact_type = self.one("type", artifact_type)?.unwrap_or(ArtifactType::Container);
         // Only where it means something: elsewhere it is an unknown key.
-        let unsigned = match id.artifact_type {
+        let unsigned = match artifact_type {
             ArtifactType::Tf => self.one("unsigned", values::boolean)?.unwrap_or(false),
             _ => false,
         };
         let upstreams = self.many("upstream", values::server_url)?;
-        let is_debian = id.artifact_type == ArtifactType::Debian;
+        let is_debian = artifact_type == ArtifactType::Debian;
         let namespaces = if is_debian {
             debian::complete(self.many("ns", debian::archive)?, upstreams.first())
         } else {
             self.many("ns", values::host)?
         };
-        let proxy = Proxy {
-            id,
-            upstreams,
-            namespaces,
-            default: self.one("default", values::boolean)?.unwrap_or(false),
-            ttl: self.one("ttl", values::duration)?,
-            unsigned,
-            credentials: self.credentials()?,
-            allowed_hosts: self.many("allowed_hosts", values::host)?,
-            ca_files: self.ca_files()?,
-            limits: Limits {
-                connect_timeout: self.one("connect_timeout", values::wait)?,
-                idle_timeout: self.one("idle_timeout", values::wait)?,
-                max_connections: self.one("max_connections", values::count)?,
-                retries: self.one("retries", values::number)?,
-                breaker_after: self.one("breaker_after", values::count)?,
-            },
-            http: self.http(artifact_type)?,
-            keyring: if is_debian { self.keyring()? } else { None },
-        };
+        let default = self.one("default", values::boolean)?.unwrap_or(false);
+        let ttl = self.one("ttl", values::duration)?;
+        let credentials = self.credentials()?;
+        let allowed_hosts = self.many("allowed_hosts", values::host)?;
+        let ca_files = self.ca_files()?;
+        let limits = self.limits()?;
+        let http = self.http(artifact_type)?;
+        let keyring = if is_debian { self.reader.path(&mut self.section, "keyring")? } else { None };
         // First, because a missing key may be a misspelt one.
         self.section.finish()?;
+        let name = name
+            .ok_or_else(|| ConfigError::new(&origin, "a proxy has no `name`").hint("add `name = \"…\"`"))?;
+        let proxy = Proxy {
+            id: ProxyId { artifact_type, name },
+            upstreams,
+            namespaces,
+            default,
+            ttl,
+            unsigned,
+            credentials,
+            allowed_hosts,
+            ca_files,
+            limits,
+            http,
+            keyring,
+        };
         if proxy.upstreams.is_empty() {
             return Err(ConfigError::new(&origin, format!("proxy `{}` has no `upstream`", proxy.id.name))
                 .hint("add `upstream = \"https://…\"`"));
@@ -375,6 +378,16 @@ impl Entry<'_, '_, '_> {
         generic::read(self.reader, &mut self.section).map(|rules| Some(Arc::new(rules)))
     }
 
+    fn limits(&mut self) -> Result<Limits, ConfigError> {
+        Ok(Limits {
+            connect_timeout: self.one("connect_timeout", values::wait)?,
+            idle_timeout: self.one("idle_timeout", values::wait)?,
+            max_connections: self.one("max_connections", values::count)?,
+            retries: self.one("retries", values::number)?,
+            breaker_after: self.one("breaker_after", values::count)?,
+        })
+    }
+
     fn ca_files(&mut self) -> Result<Vec<PathBuf>, ConfigError> {
         let files = self.reader.many(&mut self.section, "ca_files", values::text)?;
         let resolve = |Set { value, origin }: Set<Vec<String>>| {
@@ -383,27 +396,14 @@ impl Entry<'_, '_, '_> {
         Ok(files.map(resolve).unwrap_or_default())
     }
 
-    fn keyring(&mut self) -> Result<Option<Keyring>, ConfigError> {
-        let Some(Set { value, origin }) = self.reader.one(&mut self.section, "keyring", values::text)? else {
-            return Ok(None);
+    fn name(&mut self, name: Option<String>) -> Result<Option<ProxyName>, ConfigError> {
+        let parse = |text: &str| {
+            text.parse::<ProxyName>()
+                .map_err(|error| Problem::new(error.to_string()).hint("write it like `hub` or `my-registry`"))
         };
-        let keyring = debian::keyring(self.reader.resolve(&value, &origin));
-        Ok(Some(keyring.map_err(|problem| problem.at(&origin))?))
-    }
-
-    fn id(&mut self, name: Option<String>) -> Result<ProxyId, ConfigError> {
-        let artifact_type =
-            self.section.only_in_file("type", artifact_type)?.unwrap_or(ArtifactType::Container);
-        let parse = |text: &str| text.parse::<ProxyName>().map_err(|error| Problem::new(error.to_string()));
         let given = self.section.only_in_file("name", parse)?;
-        let name = match name {
-            Some(name) => Some(parse(&name).map_err(|problem| problem.at(&self.section.origin))?),
-            None => given,
-        };
-        let name = name.ok_or_else(|| {
-            ConfigError::new(&self.section.origin, "a proxy has no `name`").hint("add `name = \"…\"`")
-        })?;
-        Ok(ProxyId { artifact_type, name })
+        let name = name.map(|name| parse(&name).map_err(|problem| problem.at(&self.section.origin)));
+        Ok(name.transpose()?.or(given))
     }
 
     fn credentials(&mut self) -> Result<Option<Credentials>, ConfigError> {
@@ -452,26 +452,21 @@ impl Entry<'_, '_, '_> {
                 None => Ok(Credentials::DockerConfig(self.reader.resolve(value, origin))),
             };
         }
-        let (secret, from) = if key.ends_with("_env") {
-            let secret = self.reader.environment.get(value).ok_or_else(|| {
-                ConfigError::new(origin, format!("the environment has no variable `{value}`"))
-                    .hint(format!("set `{value}`, or change `{key}`"))
-            })?;
-            (secret.to_owned(), SecretFrom::Variable(value.clone()))
+        let secret = if key.ends_with("_env") {
+            SecretFrom::Variable(value.clone())
         } else if key.ends_with("_file") {
-            let path = self.reader.resolve(value, origin);
-            (secret_in(&path).map_err(|problem| problem.at(origin))?, SecretFrom::File(path))
+            SecretFrom::File(self.reader.resolve(value, origin))
         } else {
-            (value.clone(), SecretFrom::Inline)
+            SecretFrom::Inline(Secret::new(value.as_str()))
         };
         match (key.starts_with("token"), username) {
-            (true, None) => Ok(Credentials::Token { token: Secret::new(secret), from }),
+            (true, None) => Ok(Credentials::Token(secret)),
             (true, Some(username)) => {
                 Err(ConfigError::new(&username.origin, format!("both `username` and `{key}` are set"))
                     .hint("a token stands alone; with a name it is a `password`"))
             }
             (false, Some(username)) => {
-                Ok(Credentials::Password { username: username.value, password: Secret::new(secret), from })
+                Ok(Credentials::Password { username: username.value, password: secret })
             }
             (false, None) => {
                 Err(ConfigError::new(origin, format!("a `{key}` without a `username`"))
@@ -485,19 +480,6 @@ impl Entry<'_, '_, '_> {
 const SECRETS: [&str; 7] =
     ["password", "password_env", "password_file", "token", "token_env", "token_file", "docker_config"];
 
-fn secret_in(path: &Path) -> Result<String, Problem> {
-    let failed =
-        |error: &dyn std::fmt::Display| Problem::new(format!("cannot read `{}`: {error}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
-    if size > SECRET_MAX_LEN {
-        return Err(failed(&"it is too large for a secret"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() { Err(failed(&"it is empty")) } else { Ok(text.to_owned()) }
-}
-
 fn artifact_type(text: &str) -> Result<ArtifactType, Problem> {
     SUPPORTED.into_iter().find(|supported| supported.as_str() == text).ok_or_else(|| {
         Problem::new(format!("proxies of type `{text}` are not served by this version"))
@@ -505,7 +487,7 @@ fn artifact_type(text: &str) -> Result<ArtifactType, Problem> {
     })
 }
 
-/// A proxy's name as part of a variable's.
-fn variable_part(name: &ProxyName) -> String {
-    name.as_str().to_ascii_uppercase().replace(['-', '.'], "_")
+/// What a proxy's variables begin with, such as `REPOXY_PROXY_HUB`.
+pub(super) fn variable(name: &ProxyName) -> String {
+    format!("REPOXY_PROXY_{}", name.as_str().to_ascii_uppercase().replace(['-', '.'], "_"))
 }

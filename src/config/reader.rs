@@ -27,26 +27,39 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+    /// Reads a file, which `origin` has named.
+    pub(super) fn read(path: &Path, origin: &Origin) -> Result<Self, ConfigError> {
         let failed = |error: std::io::Error| {
-            ConfigError::new(&Origin::Default, format!("cannot read `{}`: {error}", path.display()))
-                .caused_by(error)
+            ConfigError::new(origin, format!("cannot read `{}`: {error}", path.display()))
+                .hint("write the path of a configuration file that this user may read")
         };
         let size = std::fs::metadata(path).map_err(failed)?.len();
         if size > FILE_MAX_LEN {
             let message = format!("`{}` is larger than a configuration can be", path.display());
-            return Err(ConfigError::new(&Origin::Default, message));
+            return Err(ConfigError::new(origin, message).hint("keep it below 1 MiB"));
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        Ok(Self { path: Some(path.to_owned()), text })
+        let bytes = std::fs::read(path).map_err(failed)?;
+        let read = |text: &str| Self { path: Some(path.to_owned()), text: text.to_owned() };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Ok(read(text)),
+            Err(error) => {
+                let end = error.valid_up_to();
+                let text = read(&String::from_utf8_lossy(&bytes[..end]));
+                Err(ConfigError::new(&text.origin(&(end..end)), "a character that is not UTF-8")
+                    .hint("save the file in UTF-8"))
+            }
+        }
     }
 
     /// Parses the whole.
     pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
         DeTable::parse(&self.text).map_err(|error| {
             let message = error.message().lines().collect::<Vec<_>>().join(", ");
-            ConfigError::new(&self.origin(&error.span().unwrap_or_default()), message)
+            let hint = match message.as_str() {
+                "duplicate key" => "remove one of the two",
+                _ => "the file is TOML: lines `key = \"text\"`, `key = 1` or `key = true`, below `[section]`",
+            };
+            ConfigError::new(&self.origin(&error.span().unwrap_or_default()), message).hint(hint)
         })
     }
 
@@ -81,8 +94,8 @@ pub(super) struct Section<'t> {
     pub(super) origin: Origin,
     /// The key in front of its keys, such as `gc`; empty at the top.
     pub(super) key: String,
-    /// What its variables begin with, such as `REPOXY_GC`.
-    pub(super) variable: String,
+    /// What its variables begin with, such as `REPOXY_GC`; absent if it has none.
+    pub(super) variable: Option<String>,
     taken: Vec<&'static str>,
 }
 
@@ -101,7 +114,7 @@ pub(super) struct Set<T> {
 
 impl<'t> Section<'t> {
     pub(super) fn top(text: &'t Text, table: &'t DeTable<'t>) -> Self {
-        Self::new(text, Some(table), text.origin(&(0..0)), "", "REPOXY")
+        Self::new(text, Some(table), text.origin(&(0..0)), "", Some("REPOXY".to_owned()))
     }
 
     pub(super) fn new(
@@ -109,9 +122,14 @@ impl<'t> Section<'t> {
         table: Option<&'t DeTable<'t>>,
         origin: Origin,
         key: impl Into<String>,
-        variable: impl Into<String>,
+        variable: Option<String>,
     ) -> Self {
-        Self { text, table, origin, key: key.into(), variable: variable.into(), taken: Vec::new() }
+        Self { text, table, origin, key: key.into(), variable, taken: Vec::new() }
+    }
+
+    /// Whether the file has it, be it empty.
+    pub(super) fn is_in_file(&self) -> bool {
+        self.table.is_some()
     }
 
     /// The section below `key`.
@@ -119,12 +137,16 @@ impl<'t> Section<'t> {
     /// # Errors
     /// If there is something else than a table.
     pub(super) fn section(&mut self, key: &'static str) -> Result<Self, ConfigError> {
-        let variable = format!("{}_{}", self.variable, key.to_ascii_uppercase());
+        let variable = self.variable_of(key);
         self.section_of(key, variable)
     }
 
     /// The same with variables of another name.
-    pub(super) fn section_of(&mut self, key: &'static str, variable: String) -> Result<Self, ConfigError> {
+    pub(super) fn section_of(
+        &mut self,
+        key: &'static str,
+        variable: Option<String>,
+    ) -> Result<Self, ConfigError> {
         let key_path = self.key_path(key);
         let Some(value) = self.in_file(key) else {
             return Ok(Self::new(self.text, None, Origin::Default, key_path, variable));
@@ -154,7 +176,7 @@ impl<'t> Section<'t> {
         list.iter()
             .map(|item| {
                 let table = item.get_ref().as_table().ok_or_else(|| not_tables(item))?;
-                Ok(Self::new(self.text, Some(table), self.text.origin(&item.span()), key, ""))
+                Ok(Self::new(self.text, Some(table), self.text.origin(&item.span()), key, None))
             })
             .collect()
     }
@@ -205,7 +227,7 @@ impl<'t> Section<'t> {
             DeValue::Boolean(truth) => parse(if *truth { "true" } else { "false" }),
             other => {
                 let message = format!("`{}` cannot be of type {}", self.key_path(key), other.type_str());
-                Err(Problem::new(message))
+                Err(Problem::new(message).hint(format!("write one value in quotes: `{key} = \"…\"`")))
             }
         };
         parsed.map_err(|problem| problem.at(&origin))
@@ -214,6 +236,10 @@ impl<'t> Section<'t> {
     fn in_file(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.taken.push(key);
         self.table?.get(key)
+    }
+
+    fn variable_of(&self, key: &str) -> Option<String> {
+        self.variable.as_ref().map(|variable| format!("{variable}_{}", key.to_ascii_uppercase()))
     }
 
     fn key_path(&self, key: &str) -> String {
@@ -282,20 +308,24 @@ impl<'e> Reader<'e> {
             },
         };
         if value.len() > LIST_MAX {
-            return Err(ConfigError::new(&origin, format!("`{key}` has more than {LIST_MAX} entries")));
+            return Err(ConfigError::new(&origin, format!("`{key}` has more than {LIST_MAX} entries"))
+                .hint("leave some out, or add another proxy"));
         }
         Ok(Some(Set { value, origin }))
     }
 
     fn find<'t>(&mut self, section: &mut Section<'t>, key: &'static str) -> Option<(Found<'t>, Origin)> {
         let in_file = section.in_file(key);
-        let variable = format!("{}_{}", section.variable, key.to_ascii_uppercase());
-        let found = match (self.environment.get(&variable), in_file) {
-            (Some(text), _) => Some((Found::Variable(text.to_owned()), Origin::Variable(variable.clone()))),
+        let variable = section.variable_of(key);
+        let set = variable.as_ref().and_then(|variable| Some((self.environment.get(variable)?, variable)));
+        let found = match (set, in_file) {
+            (Some((text, variable)), _) => {
+                Some((Found::Variable(text.to_owned()), Origin::Variable(variable.clone())))
+            }
             (None, Some(value)) => Some((Found::Toml(value), section.text.origin(&value.span()))),
             (None, None) => None,
         };
-        self.variables.insert(variable);
+        self.variables.extend(variable);
         if let Some((_, origin)) = &found {
             // The first wins: what the operator wrote is read before what is built in.
             self.origins.entry(section.key_path(key)).or_insert_with(|| origin.clone());

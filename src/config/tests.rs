@@ -3,6 +3,7 @@
 mod mistakes;
 mod shown;
 mod sources;
+mod supplied;
 mod types;
 
 use std::fs;
@@ -39,18 +40,22 @@ impl Machine {
         self
     }
 
+    fn environment(&self) -> Environment {
+        Environment::new(self.variables.clone(), self.path("work"), self.path("etc"))
+    }
+
     fn load_with(&self, options: &Options) -> Result<Config, ConfigError> {
-        let variables = self.variables.clone();
-        Config::load(options, &Environment::new(variables, self.path("work"), self.path("etc")))
+        Config::load(options, &self.environment())
     }
 
     fn load(&self) -> Config {
         self.load_with(&Options::default()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The text of the error, without the name of the temporary directory.
+    /// The text of the error that a server gets, without the name of the temporary directory.
     fn error(&self) -> String {
-        let error = self.load_with(&Options::default()).expect_err("an error");
+        let loaded = self.load_with(&Options::default());
+        let error = loaded.and_then(|config| config.supplies(&self.environment())).expect_err("an error");
         error.to_string().replace(&format!("{}/", self.directory.path().display()), "")
     }
 }
@@ -140,7 +145,7 @@ fn without_a_file_everything_has_a_default() {
 
 #[test]
 fn routing_learns_names_namespaces_the_default_and_the_ttl() {
-    let table = full().load().facts();
+    let table = full().load().names();
     let container = ArtifactType::Container;
     assert_eq!(table.default_of(container).expect("a default").id.to_string(), "container/hub");
     assert_eq!(table.named(container, "hub").expect("hub").ttl, Some(Duration::from_secs(3600)));
@@ -173,14 +178,10 @@ fn a_full_file_is_read_as_it_is_written() {
     let [hub, lan] = config.proxies.as_slice() else { panic!("two proxies, no presets") };
     let password = Credentials::Password {
         username: "me".to_owned(),
-        password: Secret::new("canary"),
-        from: SecretFrom::Variable("HUB_TOKEN".to_owned()),
+        password: SecretFrom::Variable("HUB_TOKEN".to_owned()),
     };
     assert_eq!(hub.credentials, Some(password));
-    let token = Credentials::Token {
-        token: Secret::new("canary"),
-        from: SecretFrom::File(machine.path("work/token")),
-    };
+    let token = Credentials::Token(SecretFrom::File(machine.path("work/token")));
     assert_eq!(lan.credentials, Some(token));
     let upstreams: Vec<_> = lan.upstreams.iter().map(Url::as_str).collect();
     assert_eq!(upstreams, ["https://a.example.org:5000/", "http://b.example.org/mirror"]);

@@ -1,7 +1,7 @@
 //! The notations of single values: durations, sizes, addresses, hosts, URLs, secrets.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use url::Url;
@@ -68,7 +68,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
 /// A duration that is not zero.
 pub(super) fn wait(text: &str) -> Result<Duration, Problem> {
     duration(text).and_then(|wait| {
-        if wait.is_zero() { Err(Problem::new("a time to wait of zero never succeeds")) } else { Ok(wait) }
+        if wait.is_zero() {
+            return Err(Problem::new("a time to wait of zero never succeeds")
+                .hint("write how long it may take, such as `5s`"));
+        }
+        Ok(wait)
     })
 }
 
@@ -89,7 +93,8 @@ pub(super) fn share(text: &str) -> Result<Share, Problem> {
     };
     match percent.trim_end().parse() {
         Ok(percent @ 0..=MAX_PERCENT) => Ok(Share::Percent(percent)),
-        _ => Err(Problem::new(format!("`{text}` is not a percentage from 0 to {MAX_PERCENT}"))),
+        _ => Err(Problem::new(format!("`{text}` is not a percentage from 0 to {MAX_PERCENT}"))
+            .hint("write a whole number and one `%`, or a size: `5%`, `20GiB`")),
     }
 }
 
@@ -122,25 +127,32 @@ fn show_scaled(value: u64, units: &[(&str, u64)]) -> String {
 
 /// A number of things, at least one.
 pub(super) fn count(text: &str) -> Result<usize, Problem> {
-    text.parse()
-        .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| Problem::new(format!("`{text}` is not a number from 1 on")))
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+        Problem::new(format!("`{text}` is not a number from 1 on")).hint("write a whole number such as `16`")
+    })
 }
 
 /// A number of things, perhaps none.
 pub(super) fn number(text: &str) -> Result<usize, Problem> {
-    text.parse().map_err(|_| Problem::new(format!("`{text}` is not a number from 0 on")))
+    text.parse().map_err(|_| {
+        Problem::new(format!("`{text}` is not a number from 0 on")).hint("write a whole number such as `2`")
+    })
 }
 
 /// Any text that is not empty.
 pub(super) fn text(text: &str) -> Result<String, Problem> {
-    if text.is_empty() { Err(Problem::new("an empty value")) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        return Err(Problem::new("an empty value").hint("write something, or remove the key"));
+    }
+    Ok(text.to_owned())
 }
 
 /// `true` or `false`.
 pub(super) fn boolean(text: &str) -> Result<bool, Problem> {
-    text.parse().map_err(|_| Problem::new(format!("`{text}` is neither `true` nor `false`")))
+    text.parse().map_err(|_| {
+        Problem::new(format!("`{text}` is neither `true` nor `false`"))
+            .hint("write `true` for yes, `false` for no")
+    })
 }
 
 /// An address to listen on.
@@ -164,7 +176,8 @@ pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
         Problem::new(format!("not a URL: {error}")).hint("write it as `https://registry.example.org`")
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Problem::new(format!("`{}` is not `http` or `https`", url.scheme())));
+        return Err(Problem::new(format!("`{}` is not `http` or `https`", url.scheme()))
+            .hint("write it as `https://registry.example.org`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Problem::new("a URL with a name or password in it")
@@ -173,19 +186,35 @@ pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Problem::new(format!(
             "`{text}` has a query or fragment, which a server URL cannot have"
-        )));
+        ))
+        .hint("end it before `?` or `#`"));
     }
     Ok(url)
 }
 
 /// A host name as clients know a registry, perhaps with a port.
 pub(super) fn host(text: &str) -> Result<String, Problem> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    if !text.is_empty() && text.len() <= 255 && text.chars().all(plain) {
+    if text.len() <= 255 && is_host(text) {
         return Ok(text.to_ascii_lowercase());
     }
     Err(Problem::new(format!("`{text}` is not a host name"))
         .hint("write the host alone, perhaps with a port: `docker.io`, `registry.example.org:5000`"))
+}
+
+/// Whether it is a name, an IPv4 address or an IPv6 address in brackets, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    let (is_host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            // A dot at the end says that the name is whole.
+            let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
+            (labels.all(|label| !label.is_empty() && label.chars().all(is_plain)), port)
+        }
+    };
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 #[cfg(test)]
@@ -255,6 +284,22 @@ mod tests {
         }
         assert_eq!(show_duration(DAY * 30), "30d");
         assert_eq!((show_size(200 << 30), show_size(10_000_000)), ("200GiB".to_owned(), "10MB".to_owned()));
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in
+            ["docker.io", "a", "localhost:80", "10.0.0.7:9000", "a-b.example.", "[::1]", "[2001:db8::1]:443"]
+        {
+            assert_eq!(host(good).expect(good), good);
+        }
+        assert_eq!(host("Reg.Example.org:5000").expect("a host"), "reg.example.org:5000");
+        for bad in [
+            "", ".", "::", "::::", "::1", "a:", "a:b", "a:+1", "a:65536", "a:1:2", ":80", "a..b", "a_b",
+            "[::1", "[a]", "[::1]80", "a[::1]", "a/b", "a@b",
+        ] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

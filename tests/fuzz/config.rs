@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use repoxy::config::{Config, Credentials, Environment, Options, parse_duration, parse_size};
+use repoxy::config::{Config, Credentials, Environment, Options, SecretFrom, parse_duration, parse_size};
 
 use super::edit::edited_text;
 
@@ -110,7 +110,7 @@ const PIECES: &[&str] = &[
 const SECRET: &str = "canary";
 
 fn is_secret(credentials: Option<&Credentials>) -> bool {
-    matches!(credentials, Some(Credentials::Password { password, .. }) if password.reveal() == SECRET)
+    matches!(credentials, Some(Credentials::Password { password: SecretFrom::Inline(password), .. }) if password.reveal() == SECRET)
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_configuration_is_taken_or_refused_with_its_place_and_shows_no_secret() {
                     return Ok(());
                 }
                 Ok(config) => {
-                    prop_assert_eq!(config.facts().iter().count(), config.proxies.len());
+                    prop_assert_eq!(config.names().iter().count(), config.proxies.len());
                     let has_secret = config.proxies.iter().any(|proxy| is_secret(proxy.credentials.as_ref()));
                     // Edits can make something else of the password.
                     if !has_secret || text.matches(SECRET).count() > 1 {

@@ -36,7 +36,8 @@ fn the_configuration_of_nobody_is_shown_in_full() {
     let mut machine = Machine::new(&[("XDG_DATA_HOME", "/data")]);
     machine.variables.push(("REPOXY_PROXY_HUB_TTL".to_owned(), "90s".to_owned()));
     let shown = machine.load().to_string();
-    let (head, _) = shown.split_once("\n[[proxy]]\ntype = \"container\"\nname = \"ghcr\"").expect("presets");
+    let (head, _) =
+        shown.split_once("\n[[proxy]]\ntype = \"container\"  # default\nname = \"ghcr\"").expect("presets");
     assert_eq!(
         head,
         r#"# there is no configuration file
@@ -53,7 +54,7 @@ format = "text"  # default
 level = "info"  # default
 
 [[proxy]]
-type = "container"
+type = "container"  # default
 name = "hub"
 upstream = ["https://registry-1.docker.io/"]  # default
 ns = ["docker.io"]  # default

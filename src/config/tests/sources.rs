@@ -16,7 +16,8 @@ fn the_first_file_that_is_there_is_read() {
     let named = machine.load_with(&options("../other.toml")).expect("valid");
     assert_eq!(named.file, Some(machine.path("work/../other.toml")));
     let missing = machine.load_with(&options("missing.toml")).expect_err("an error").to_string();
-    assert!(missing.contains("missing.toml`: No such file"), "{missing}");
+    assert!(missing.starts_with("command line: cannot read `"), "{missing}");
+    assert!(missing.contains("missing.toml`: No such file") && missing.contains("\nhint: "), "{missing}");
 
     let variable = Machine::new(&[("REPOXY_CONFIG", "my.toml")]);
     variable.write("work/my.toml", "").write("work/repoxy.toml", "");
@@ -86,6 +87,8 @@ fn a_proxy_is_changed_and_made_by_variables() {
         ("REPOXY_PROXY_NEW_ONE_UPSTREAM", "https://d"),
         ("REPOXY_PROXY_NEW_ONE_NS", "d.example.org"),
         ("REPOXY_PROXY_NEW_ONE_DEFAULT", "true"),
+        ("REPOXY_PROXY_NEW_ONE_TYPE", "tf"),
+        ("REPOXY_PROXY_NEW_ONE_UNSIGNED", "true"),
     ] {
         machine.variables.push((name.to_owned(), value.to_owned()));
     }
@@ -95,11 +98,12 @@ fn a_proxy_is_changed_and_made_by_variables() {
     assert_eq!(mine.ttl, Some(Duration::from_secs(7)));
     let password = Credentials::Password {
         username: "u".to_owned(),
-        password: Secret::new("canary"),
-        from: SecretFrom::Inline,
+        password: SecretFrom::Inline(Secret::new("canary")),
     };
-    assert_eq!(mine.credentials, Some(password), "in place of the file's, which is not even read");
-    assert_eq!((new.id.name.as_str(), new.default), ("new-one", true));
+    assert_eq!(mine.credentials, Some(password), "in place of the file's");
+    assert!(config.supplies(&machine.environment()).is_ok(), "the file is not even looked for");
+    assert_eq!((new.id.to_string().as_str(), new.default, new.unsigned), ("tf/new-one", true, true));
+    assert_eq!(config.origin("proxy.new-one.type").to_string(), "REPOXY_PROXY_NEW_ONE_TYPE");
     assert_eq!(new.namespaces, ["d.example.org"]);
     assert_eq!(config.warnings, Vec::<String>::new());
 }

@@ -6,7 +6,7 @@ use crate::model::{Heed, Leave, Treatment};
 #[test]
 fn the_default_of_one_type_leaves_that_of_another_alone() {
     let text = "presets = true\n[[proxy]]\ntype = 'tf'\nname = 'own'\nupstream = 'https://r.example.org'\ndefault = true\nunsigned = true\n";
-    let table = with(text).load().facts();
+    let table = with(text).load().names();
     let default_of = |of| table.default_of(of).expect("a default").id.to_string();
     assert_eq!(
         (default_of(ArtifactType::Tf), default_of(ArtifactType::Container)),
@@ -69,7 +69,7 @@ store = false
 "#,
     )
     .load();
-    let rules = config.proxies[0].facts().http.expect("it is for plain files");
+    let rules = config.proxies[0].http.clone().expect("it is for plain files");
     assert_eq!(rules.leave, Leave { stale_if_error: Duration::from_secs(30 * 86_400) });
     assert_eq!(rules.heed, Heed::Nothing);
     assert!(rules.keep_redirects && rules.forward_authorization && rules.forward_unsafe);
@@ -91,8 +91,8 @@ fn a_debian_archive_has_namespaces_with_paths_and_a_keyring() {
     );
     machine.write("work/keys.gpg", "not looked at yet");
     let config = machine.load();
-    let facts = config.facts();
-    let facts = facts.iter().next().expect("one proxy");
+    let supplies = config.supplies(&machine.environment()).expect("all is there");
+    let facts = supplies.proxies.iter().next().expect("one proxy");
     assert_eq!(facts.namespaces, ["d.example.org/pub/debian", "d.example.org/Other"]);
     assert_eq!(facts.keyring.as_deref(), Some(&b"not looked at yet"[..]));
     let shown = config.to_string();
