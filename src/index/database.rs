@@ -1,7 +1,7 @@
 //! One open database: its connections, what state it is in, and how it is opened.
 //!
 //! It must not know what is in the tables beyond `meta`. Opening creates what is missing, migrates
-//! what is older, and sets aside (never deletes) what is damaged, foreign or newer.
+//! what is older, and sets aside (never deletes) what is damaged, newer, or not the file that was made here.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use std::time::Duration;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use super::files::{Directory, Identity};
+use super::error::damage;
+use super::files::{DATABASE, Directory, Identity, was_made_here};
 use super::record::{Batch, PROXY};
 use super::rows::Column;
 use super::{IndexError, schema};
@@ -91,9 +92,10 @@ impl Index {
 
     /// Opens the index in a directory, or makes one that is empty.
     ///
-    /// A file that is damaged, newer or not an index is renamed to `index.db.corrupt-<unix seconds>`
-    /// (the newest three are kept) and a fresh one is made. Only the header and the schema are
-    /// looked at: damage further in shows when it is read. Blocks on the disk.
+    /// A file that is damaged, newer, not an index or not the one that was made here (a copy, whose rows are
+    /// of another day) is renamed to `index.db.corrupt-<unix seconds>` (the newest three are kept) and a fresh
+    /// one is made. Only the header and the schema are looked at: damage further in shows when it is
+    /// read. Blocks on the disk.
     ///
     /// # Errors
     /// [`IndexError::Io`] or [`IndexError::NotLocal`] if the directory cannot be used,
@@ -103,7 +105,7 @@ impl Index {
         let path = directory.database();
         let opened = match Identity::of(&path)? {
             None => Opened::Fresh,
-            Some(found) => match Self::existing(&path, found, options) {
+            Some(found) => match Self::whole(&directory, found, options) {
                 Ok(index) => return Ok((index, Opened::Existing)),
                 Err(error @ (IndexError::Damaged(_) | IndexError::Newer { .. })) => {
                     let aside = directory.set_aside(found)?;
@@ -113,17 +115,27 @@ impl Index {
                 Err(error) => return Err(error),
             },
         };
-        directory.make_database()?;
-        let made = Identity::of(&path)?.ok_or_else(|| gone(&path))?;
+        let made = directory.make_database()?;
         Ok((Self::connect(&path, made, options)?, opened))
     }
 
-    fn existing(path: &Path, found: Identity, options: &Options) -> Result<Self, IndexError> {
+    fn whole(directory: &Directory, found: Identity, options: &Options) -> Result<Self, IndexError> {
         if found.short {
             // SQLite would take it for a new database, and lose the log beside it.
-            return Err(super::error::damage("the file is too short").into());
+            return Err(damage("the file is too short").into());
         }
-        Self::connect(path, found, options)
+        let path = directory.database();
+        if was_made_here(directory.path(), found)?.is_none() && schema::is_from_before_notes(&path)? {
+            directory.note_made(found)?;
+        }
+        Self::existing(directory.path(), found, options)
+    }
+
+    fn existing(dir: &Path, found: Identity, options: &Options) -> Result<Self, IndexError> {
+        if was_made_here(dir, found)? != Some(true) {
+            return Err(damage("it is not the file that was made here").into());
+        }
+        Self::connect(&dir.join(DATABASE), found, options)
     }
 
     /// Opens the index in a directory if there is one that can be used. Makes nothing and sets
@@ -132,11 +144,8 @@ impl Index {
     /// # Errors
     /// As [`Self::open_with`], and [`IndexError::Damaged`] or [`IndexError::Newer`].
     pub fn open_existing(dir: &Path) -> Result<Option<Self>, IndexError> {
-        let path = dir.join(super::files::DATABASE);
-        match Identity::of(&path)? {
-            Some(found) => Self::connect(&path, found, &Options::default()).map(Some),
-            None => Ok(None),
-        }
+        let found = Identity::of(&dir.join(DATABASE))?;
+        found.map(|found| Self::existing(dir, found, &Options::default())).transpose()
     }
 
     /// Opens every connection now: one made later could open another file of the same name.
@@ -211,7 +220,7 @@ impl Index {
     pub fn verify(&self) -> Result<(), IndexError> {
         self.read(|connection| {
             let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-            if found == "ok" { Ok(()) } else { Err(super::error::damage(found).into()) }
+            if found == "ok" { Ok(()) } else { Err(damage(found).into()) }
         })
     }
 
@@ -223,8 +232,9 @@ impl Index {
         Directory::hold(dir)?.set_aside(self.0.identity)
     }
 
-    /// A counter that moves whenever anybody, another process included, takes refs away. Notices
-    /// too when another process has completed a rebuild.
+    /// A counter that moves whenever anybody, another process included, takes refs away, and when a rebuild ends
+    /// that found rows to say something else than their files. Notices too when another process has completed a
+    /// rebuild.
     pub fn changes(&self) -> Result<u64, IndexError> {
         let (complete, changes) = self.read(|connection| {
             let mut statement = connection.prepare_cached(META)?;
@@ -295,7 +305,3 @@ impl Index {
 
 /// One counter of `meta`.
 pub(super) const META: &str = "SELECT value FROM meta WHERE key = ?1";
-
-fn gone(path: &Path) -> IndexError {
-    IndexError::Io { act: "find", path: path.into(), source: std::io::ErrorKind::NotFound.into() }
-}
