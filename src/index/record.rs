@@ -121,7 +121,8 @@ impl Index {
     }
 
     /// Ends a rebuild: removes what is of an older generation, a few rows at a time, and says that
-    /// the index is complete. Returns how many refs were removed.
+    /// the index is complete. Moves [`Self::changes`] if rows went, or said something else than their files.
+    /// Returns how many refs were removed.
     ///
     /// To be called only when every ref file has been recorded since `generation` began. Rows that
     /// others recorded meanwhile are of that generation or newer, so they stay. If it is cut short,
@@ -141,7 +142,10 @@ impl Index {
             batch
                 .tx
                 .execute("UPDATE meta SET value = max(value, ?1) WHERE key = 'complete'", [generation])?;
-            Ok(())
+            // Once, for whoever sees it drops all that is ready.
+            let replaced = batch.tx.prepare_cached(META)?.query_row(["replaced"], |row| row.get(0))?;
+            batch.add_to_meta("changes", replaced)?;
+            batch.add_to_meta("replaced", -replaced)
         })?;
         self.changes()?;
         Ok(removed)
@@ -255,6 +259,7 @@ pub(super) struct Batch<'c> {
     lists: HashMap<(i64, Digest), i64>,
     removed: i64,
     forgotten: i64,
+    replaced: i64,
 }
 
 /// The id of a row of `refs`, and its list.
@@ -281,15 +286,17 @@ impl<'c> Batch<'c> {
         let filing = Filing::of(&tx)?;
         let lists = HashMap::new();
         let (last_proxy, last_scope) = (None, None);
-        Ok(Self { tx, generation, filing, last_proxy, last_scope, lists, removed: 0, forgotten: 0 })
+        let (removed, forgotten, replaced) = (0, 0, 0);
+        Ok(Self { tx, generation, filing, last_proxy, last_scope, lists, removed, forgotten, replaced })
     }
 
     pub(super) fn commit(self) -> Result<(), IndexError> {
-        if self.removed > 0 {
-            self.add_to_meta("changes", self.removed)?;
-        }
-        if self.forgotten > 0 {
-            self.add_to_meta("forgets", self.forgotten)?;
+        for (key, add) in
+            [("changes", self.removed), ("forgets", self.forgotten), ("replaced", self.replaced)]
+        {
+            if add > 0 {
+                self.add_to_meta(key, add)?;
+            }
         }
         Ok(self.tx.commit()?)
     }
@@ -339,6 +346,7 @@ impl<'c> Batch<'c> {
             }
         } else if !same {
             self.tx.prepare_cached(UPDATE)?.execute(values)?;
+            self.replaced += i64::from(read == Read::Earlier);
             if old.list != list {
                 self.let_go(old.list)?;
             }
