@@ -224,12 +224,13 @@ const INSERT: &str = "INSERT INTO refs (proxy, area, path, scope, kind, digest, 
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
      ON CONFLICT (proxy, area, path) DO NOTHING";
 
-const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
+/// Writes over a ref's row.
+pub(super) const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
      ttl_seconds = ?9, media_type = ?10, upstream = ?11, etag = ?12, last_modified = ?13, headers = ?14, \
      http = ?15, unknown = ?16, list = ?17, generation = ?19 \
      WHERE proxy = ?1 AND area = ?2 AND path = ?3 AND type = ?18";
 
-const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
+pub(super) const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
 
 /// A use, unless a later one is known.
 const USE: &str = "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT (ref) \
@@ -237,6 +238,9 @@ const USE: &str = "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT
 
 /// A proxy's id.
 pub(super) const PROXY: &str = "SELECT id FROM proxies WHERE type = ?1 AND name = ?2";
+
+/// A scope's id.
+pub(super) const FIND_SCOPE: &str = "SELECT id FROM scopes WHERE proxy = ?1 AND name = ?2";
 
 /// A ref's id, from the index alone.
 pub(super) const FIND_ID: &str = "SELECT r.id FROM refs r \
@@ -507,7 +511,7 @@ impl<'c> Batch<'c> {
             return Ok(*id);
         }
         let id = self.intern(
-            "SELECT id FROM scopes WHERE proxy = ?1 AND name = ?2",
+            FIND_SCOPE,
             "INSERT INTO scopes (proxy, name) VALUES (?1, ?2)",
             params![proxy, name],
         )?;
