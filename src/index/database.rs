@@ -19,17 +19,21 @@ use super::rows::Column;
 use super::{IndexError, schema};
 use crate::model::ProxyId;
 
-/// How long a reader waits for a pooled connection. There are as many as threads that answer, so
-/// only long listings make anybody wait at all.
+/// Reading connections beside those that are always there, for upkeep that pages through everything: making
+/// room, and a rebuild. Opened when they are needed first.
+const SPARE_READERS: u32 = 2;
+
+/// How long a reader waits for a pooled connection. There are more than threads that answer, so
+/// only many long listings at once make anybody wait at all.
 const CONNECTION_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long making all the reading connections may take, on a machine that is busy with other things.
+/// How long making the reading connections may take, on a machine that is busy with other things.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How an index is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Reading connections; a server has one for each worker thread. Each costs up to
+    /// Reading connections that are always there; a server has one for each worker thread. Each costs up to
     /// 4 MiB of page cache when it is busy.
     pub readers: u32,
     /// How long a write waits for another process's transaction.
@@ -148,7 +152,7 @@ impl Index {
         found.map(|found| Self::existing(dir, found, &Options::default())).transpose()
     }
 
-    /// Opens every connection now: one made later could open another file of the same name.
+    /// Opens the connections. One made later is refused if another file has the name by then.
     fn connect(path: &Path, identity: Identity, options: &Options) -> Result<Self, IndexError> {
         let mut writer = Connection::open_with_flags(
             path,
@@ -157,9 +161,21 @@ impl Index {
         schema::prepare_writer(&mut writer, options.busy)?;
         let manager = SqliteConnectionManager::file(path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .with_init(|connection| schema::prepare_reader(connection));
+            .with_init({
+                let path = path.to_owned();
+                move |connection| {
+                    schema::prepare_reader(connection)?;
+                    // Only now that it has opened the log too.
+                    match Identity::of(&path) {
+                        Ok(Some(now)) if now.same_file(identity) => Ok(()),
+                        _ => Err(damage("another file is in its place")),
+                    }
+                }
+            });
+        let always = options.readers.max(1);
         let readers = r2d2::Pool::builder()
-            .max_size(options.readers.max(1))
+            .max_size(always.saturating_add(SPARE_READERS))
+            .min_idle(Some(always))
             .max_lifetime(None)
             .idle_timeout(None)
             .test_on_check_out(false)

@@ -43,7 +43,7 @@ const WRITE_CACHE_KIB: u32 = 4096;
 const SORTERS: u32 = 2;
 
 /// The log is cut back to this many bytes once it was larger.
-const LOG_LIMIT: u32 = 16 << 20;
+pub(super) const LOG_LIMIT: u32 = 16 << 20;
 
 /// How long a reading connection waits for a lock. Readers wait only for a recovery.
 const READ_BUSY: Duration = Duration::from_millis(100);
@@ -75,10 +75,11 @@ pub(super) fn prepare_writer(connection: &mut Connection, busy: Duration) -> Res
     migrate(connection, MIGRATIONS)
 }
 
-/// Prepares a reading connection.
+/// Prepares a reading connection, and reads the first page, for which it opens the log.
 pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {
     connection.busy_timeout(READ_BUSY)?;
-    common(connection, READ_CACHE_KIB)
+    common(connection, READ_CACHE_KIB)?;
+    version(connection).map(drop)
 }
 
 /// The indices that no lookup by key needs, as the migrations make them: name and statement. A rebuild

@@ -126,6 +126,29 @@ fn another_index_that_is_there_at_the_start_is_not_believed_but_made_again() {
 }
 
 #[test]
+fn upkeep_has_connections_beside_those_of_workers_but_none_to_another_file() {
+    let (dir, other) = (TempDir::new().expect("directory"), TempDir::new().expect("directory"));
+    let one = Options { readers: 1, ..Options::default() };
+    for replaced in [false, true] {
+        let (index, _) = Index::open_with(dir.path(), &one).expect("opens");
+        index.record(&[record(TAG, 1)]).expect("record");
+        if replaced {
+            open(other.path()).record(&[record(TAG, 2)]).expect("record");
+            for part in ["", "-wal", "-shm"] {
+                let name = format!("index.db{part}");
+                fs::rename(other.path().join(&name), dir.path().join(&name)).expect("replaced");
+            }
+        }
+        // Two were opened at first, the third is opened while they are in use.
+        let third = index.read(|_| index.read(|_| index.lookup(&key(TAG))));
+        match third {
+            Ok(found) => assert!(!replaced && found == Some(reference(1)), "{found:?}"),
+            Err(error) => assert!(replaced && matches!(error, IndexError::Pool(_)), "{error:?}"),
+        }
+    }
+}
+
+#[test]
 fn an_index_that_was_moved_away_and_comes_back_is_not_believed_but_made_again() {
     let dir = TempDir::new().expect("directory");
     let handle = filled(dir.path());
@@ -213,28 +236,28 @@ fn overwritten_pages_are_damage_when_they_are_met_and_never_a_wrong_answer() {
 
 #[test]
 fn what_is_no_index_is_set_aside_when_it_is_opened() {
+    // The very file that was made here.
+    let made = |dir: &Path| {
+        let held = super::super::files::Directory::hold(dir).expect("held");
+        held.make_database().expect("made");
+        held.database()
+    };
     let foreign = |dir: &Path| {
-        fs::write(dir.join("index.db"), "").expect("emptied");
-        let other = rusqlite::Connection::open(dir.join("index.db")).expect("opens");
+        let other = rusqlite::Connection::open(made(dir)).expect("opens");
         other.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").expect("filled");
     };
     let newer = |dir: &Path| {
+        drop(open(dir));
         let raw = rusqlite::Connection::open(dir.join("index.db")).expect("opens");
         raw.pragma_update(None, "user_version", 999).expect("set");
     };
     let text = |dir: &Path| {
-        fs::write(dir.join("index.db"), "not a database at all\n".repeat(100)).expect("written");
+        fs::write(made(dir), "not a database at all\n".repeat(100)).expect("written");
     };
-    let empty = |dir: &Path| fs::write(dir.join("index.db"), "").expect("written");
+    let empty = |dir: &Path| drop(made(dir));
     let makers: [&dyn Fn(&Path); 4] = [&foreign, &newer, &text, &empty];
     for make in makers {
         let dir = TempDir::new().expect("directory");
-        // The very file that was made here.
-        drop(open(dir.path()));
-        for part in ["-wal", "-shm"] {
-            let moved = fs::rename(dir.path().join(format!("index.db{part}")), dir.path().join(part));
-            moved.expect("moved");
-        }
         make(dir.path());
         let bytes = fs::read(dir.path().join("index.db")).expect("read");
         let (index, opened) = Index::open(dir.path()).expect("opens");
