@@ -192,9 +192,16 @@ pub(crate) struct ReindexArgs {
 pub(crate) enum LsCommand {
     /// List refs
     Refs(LsRefsArgs),
-    /// List the blobs that refs target
+    /// List the blobs that refs target or link
+    ///
+    /// Whether they are on disk is not asked: what no client has wanted yet, as layers of another platform, is
+    /// listed all the same.
     Blobs(LsBlobsArgs),
-    /// List proxies and what they hold
+    /// List proxies and what their refs need
+    ///
+    /// Blobs are those that refs target or link, counted once in each proxy. Whether they are on disk is not
+    /// asked, so this is no measure of it: what no client has wanted yet counts, as layers of another
+    /// platform, and what gc has not taken yet does not. `du` and the metric `repoxy_stored_bytes` say what is there.
     Proxies(LsProxiesArgs),
 }
 
@@ -304,7 +311,7 @@ pub(crate) enum BlobOrder {
     Digest,
     /// The smallest first
     Size,
-    /// Those of the fewest refs first
+    /// Those that the fewest refs target first
     Refs,
     /// The longest unused first
     LastUsed,

@@ -23,7 +23,7 @@ use crate::settings;
 
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// The most reading connections to the index, one for each worker thread.
+/// The most reading connections to the index that are always there, one for each worker thread.
 const MAX_READERS: u32 = 16;
 /// How often last uses are flushed, in ticks.
 const FLUSH_EVERY: u32 = 5;

@@ -11,10 +11,10 @@ mod lists;
 mod sha512;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use support::{Gate, Origin, Protection, Repoxy, proxy};
+use support::{Gate, Got, Manifest, Origin, Protection, Repoxy, proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_fetched_once_and_then_served_with_upstream_gone() {
@@ -133,6 +133,54 @@ async fn gc_beside_a_running_server_takes_what_nothing_names_and_nothing_else() 
     for blob in &image.blobs {
         assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
     }
+}
+
+/// A server with two tags of which the first is hot, and upstream gone.
+async fn hot() -> (Repoxy, [Manifest; 2]) {
+    let origin = Origin::start().await;
+    let images = ["1.0", "2.0"].map(|tag| origin.image("library/app", tag, 1, 100));
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    for image in &images {
+        assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
+    }
+    repoxy.stored(2).await;
+    origin.stop().await;
+    for _ in 0..3 {
+        assert_eq!(repoxy.get(&images[0].path).await.bytes(), &images[0].bytes);
+    }
+    (repoxy, images)
+}
+
+/// Asks until the answer is another one, for as long as that may take.
+async fn next_answer(repoxy: &Repoxy, image: &Manifest) -> Got {
+    let began = Instant::now();
+    loop {
+        let got = repoxy.get(&image.path).await;
+        if got.status != StatusCode::OK || got.bytes() != &image.bytes {
+            return got;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "it is still answered from memory");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_removes_is_soon_not_answered_from_memory_either() {
+    let (repoxy, [image, _]) = hot().await;
+    let gc = repoxy.run(&["gc", "--unused-for", "0s", "--force"]);
+    assert!(gc.status.success(), "{gc:?}");
+    assert_eq!(repoxy.files("type/container/proxies/hub/refs"), [] as [std::path::PathBuf; 0]);
+    assert!(next_answer(&repoxy, &image).await.status.is_server_error());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_edited_by_hand_and_indexed_again_is_soon_not_answered_from_memory_as_it_was() {
+    let (repoxy, [image, other]) = hot().await;
+    let tags = repoxy.root().join("type/container/proxies/hub/refs/library/app/tags");
+    std::fs::copy(tags.join("2.0.json"), tags.join("1.0.json")).expect("edited");
+    let reindex = repoxy.run(&["reindex"]);
+    assert!(reindex.status.success(), "{reindex:?}");
+    assert_eq!(next_answer(&repoxy, &image).await.bytes(), &other.bytes);
 }
 
 /// A blob that no ref names.

@@ -142,7 +142,8 @@ fn state(reference: &Ref, now: Timestamp) -> &'static str {
 struct BlobLine {
     r#type: &'static str,
     digest: Digest,
-    size: u64,
+    /// Null if nobody states it.
+    size: Option<u64>,
     refs: u64,
     links: u64,
 }
@@ -180,7 +181,7 @@ fn print_blobs(rows: &[BlobRow], output: &mut Output) -> Result<(), CliError> {
         table.add_row([
             row.artifact_type.to_string(),
             row.digest.to_string(),
-            bytes(row.size),
+            row.size.map_or("-".to_owned(), bytes),
             row.refs.to_string(),
             row.links.to_string(),
             moment(row.last_used),

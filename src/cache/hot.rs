@@ -169,3 +169,112 @@ fn weight(target: &str, ready: &Ready) -> u32 {
     };
     u32::try_from(target.len() + body + OVERHEAD).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::proof::Proofs;
+    use super::*;
+    use crate::model::{ArtifactType, Digest, SystemClock};
+    use crate::store::Store;
+
+    /// Enough for every test that is not about the bound.
+    const ROOM: u64 = 1 << 20;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("in range")
+    }
+
+    /// Fetched at 10, fresh until 20.
+    fn ready(body: ReadyBody) -> Ready {
+        let used: RefKey = "container/hub/refs/library/app/tags/1".parse().expect("valid");
+        let meters = Arc::new(ProxyMeters::new(&used.proxy));
+        Ready::new(HeaderMap::new(), body, at(10), at(20), used, meters)
+    }
+
+    fn bytes(len: usize) -> ReadyBody {
+        ReadyBody::Memory(vec![0; len].into())
+    }
+
+    /// An open blob.
+    async fn open_blob() -> ReadyBody {
+        let store = Arc::new(Store::create("mem://").await.expect("a root"));
+        let used: RefKey = "container/hub/refs/a".parse().expect("valid");
+        let mut staged = store.stage(&used.proxy, None, &[]).await;
+        staged.write("open".into()).await.expect("written");
+        staged.seal(&[]).await.expect("sealed").publish().await.expect("published");
+        let (container, digest) = (ArtifactType::Container, Digest::of(b"open"));
+        let blob = store.open_blob(container, &digest, None).expect("opens").expect("it is there");
+        let proofs = Arc::new(Proofs::new(store, Arc::new(SystemClock), Timestamp::MIN));
+        ReadyBody::Blob(proofs.lend(container, digest, &blob))
+    }
+
+    /// How many of these targets are hot.
+    fn count(hot: &Hot, targets: u64) -> u64 {
+        hot.in_memory.run_pending_tasks();
+        hot.open.run_pending_tasks();
+        (0..targets).filter(|n| hot.get(&n.to_string(), at(15)).is_some()).count() as u64
+    }
+
+    #[test]
+    fn bodies_and_what_goes_with_them_stay_within_the_bound() {
+        let each = 10_000 + OVERHEAD as u64;
+        let hot = Hot::new(5 * each);
+        for n in 0..50 {
+            hot.keep(&n.to_string(), ready(bytes(10_000)));
+        }
+        let kept = count(&hot, 50);
+        assert!((1..=4).contains(&kept), "{kept}: the targets count too");
+        assert!(hot.in_memory.weighted_size() <= 5 * each);
+        hot.keep("large", ready(bytes(60_000)));
+        hot.in_memory.run_pending_tasks();
+        assert!(hot.get("large", at(15)).is_none(), "larger than all the room there is");
+        assert!(hot.in_memory.weighted_size() <= 5 * each);
+    }
+
+    #[tokio::test]
+    async fn so_many_files_are_kept_open_and_no_more_whatever_room_there_is_in_memory() {
+        let hot = Hot::new(ROOM);
+        let open = open_blob().await;
+        for n in 0..MAX_OPEN + 50 {
+            hot.keep(&n.to_string(), ready(open.clone()));
+        }
+        assert_eq!(count(&hot, MAX_OPEN + 50), MAX_OPEN);
+        assert_eq!(hot.in_memory.entry_count(), 0);
+        hot.keep("in memory", ready(bytes(10)));
+        assert!(hot.get("in memory", at(15)).is_some());
+    }
+
+    #[tokio::test]
+    async fn clearing_drops_what_is_in_memory_and_what_is_open_and_what_comes_later_stays() {
+        let hot = Hot::new(ROOM);
+        hot.keep("memory", ready(bytes(10)));
+        hot.keep("open", ready(open_blob().await));
+        assert!(["memory", "open"].iter().all(|target| hot.get(target, at(15)).is_some()));
+        hot.clear();
+        assert!(["memory", "open"].iter().all(|target| hot.get(target, at(15)).is_none()));
+        hot.keep("memory", ready(bytes(10)));
+        assert!(hot.get("memory", at(15)).is_some());
+    }
+
+    #[test]
+    fn an_answer_is_ready_from_when_it_was_fetched_until_it_is_past_its_time_and_then_gone() {
+        for (asked, expected) in [(9, false), (10, true), (19, true), (20, false)] {
+            let hot = Hot::new(ROOM);
+            hot.keep("a", ready(bytes(10)));
+            assert_eq!(hot.get("a", at(asked)).is_some(), expected, "at {asked}");
+            assert_eq!(hot.get("a", at(15)).is_some(), expected, "forgotten if it was not at {asked}");
+        }
+    }
+
+    #[test]
+    fn without_room_and_for_long_targets_nothing_is_kept() {
+        let (off, on) = (Hot::new(0), Hot::new(ROOM));
+        off.keep("a", ready(bytes(10)));
+        assert!(off.is_off() && off.get("a", at(15)).is_none());
+        for (length, kept) in [(MAX_TARGET, true), (MAX_TARGET + 1, false)] {
+            let target = "x".repeat(length);
+            on.keep(&target, ready(bytes(10)));
+            assert_eq!(on.get(&target, at(15)).is_some(), kept, "{length}");
+        }
+    }
+}

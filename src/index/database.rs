@@ -1,7 +1,7 @@
 //! One open database: its connections, what state it is in, and how it is opened.
 //!
 //! It must not know what is in the tables beyond `meta`. Opening creates what is missing, migrates
-//! what is older, and sets aside (never deletes) what is damaged, foreign or newer.
+//! what is older, and sets aside (never deletes) what is damaged, newer, or not the file that was made here.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,28 @@ use std::time::Duration;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use super::files::{Directory, Identity};
+use super::error::damage;
+use super::files::{DATABASE, Directory, Identity, was_made_here};
 use super::record::{Batch, PROXY};
 use super::rows::Column;
 use super::{IndexError, schema};
 use crate::model::ProxyId;
 
-/// How long a reader waits for a pooled connection. There are as many as threads that answer, so
-/// only long listings make anybody wait at all.
+/// Reading connections beside those that are always there, for upkeep that pages through everything: making
+/// room, and a rebuild. Opened when they are needed first.
+const SPARE_READERS: u32 = 2;
+
+/// How long a reader waits for a pooled connection. There are more than threads that answer, so
+/// only many long listings at once make anybody wait at all.
 const CONNECTION_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long making all the reading connections may take, on a machine that is busy with other things.
+/// How long making the reading connections may take, on a machine that is busy with other things.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How an index is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Reading connections; a server has one for each worker thread. Each costs up to
+    /// Reading connections that are always there; a server has one for each worker thread. Each costs up to
     /// 4 MiB of page cache when it is busy.
     pub readers: u32,
     /// How long a write waits for another process's transaction.
@@ -91,9 +96,10 @@ impl Index {
 
     /// Opens the index in a directory, or makes one that is empty.
     ///
-    /// A file that is damaged, newer or not an index is renamed to `index.db.corrupt-<unix seconds>`
-    /// (the newest three are kept) and a fresh one is made. Only the header and the schema are
-    /// looked at: damage further in shows when it is read. Blocks on the disk.
+    /// A file that is damaged, newer, not an index or not the one that was made here (a copy, whose rows are
+    /// of another day) is renamed to `index.db.corrupt-<unix seconds>` (the newest three are kept) and a fresh
+    /// one is made. Only the header and the schema are looked at: damage further in shows when it is
+    /// read. Blocks on the disk.
     ///
     /// # Errors
     /// [`IndexError::Io`] or [`IndexError::NotLocal`] if the directory cannot be used,
@@ -103,7 +109,7 @@ impl Index {
         let path = directory.database();
         let opened = match Identity::of(&path)? {
             None => Opened::Fresh,
-            Some(found) => match Self::existing(&path, found, options) {
+            Some(found) => match Self::whole(&directory, found, options) {
                 Ok(index) => return Ok((index, Opened::Existing)),
                 Err(error @ (IndexError::Damaged(_) | IndexError::Newer { .. })) => {
                     let aside = directory.set_aside(found)?;
@@ -113,17 +119,27 @@ impl Index {
                 Err(error) => return Err(error),
             },
         };
-        directory.make_database()?;
-        let made = Identity::of(&path)?.ok_or_else(|| gone(&path))?;
+        let made = directory.make_database()?;
         Ok((Self::connect(&path, made, options)?, opened))
     }
 
-    fn existing(path: &Path, found: Identity, options: &Options) -> Result<Self, IndexError> {
+    fn whole(directory: &Directory, found: Identity, options: &Options) -> Result<Self, IndexError> {
         if found.short {
             // SQLite would take it for a new database, and lose the log beside it.
-            return Err(super::error::damage("the file is too short").into());
+            return Err(damage("the file is too short").into());
         }
-        Self::connect(path, found, options)
+        let path = directory.database();
+        if was_made_here(directory.path(), found)?.is_none() && schema::is_from_before_notes(&path)? {
+            directory.note_made(found)?;
+        }
+        Self::existing(directory.path(), found, options)
+    }
+
+    fn existing(dir: &Path, found: Identity, options: &Options) -> Result<Self, IndexError> {
+        if was_made_here(dir, found)? != Some(true) {
+            return Err(damage("it is not the file that was made here").into());
+        }
+        Self::connect(&dir.join(DATABASE), found, options)
     }
 
     /// Opens the index in a directory if there is one that can be used. Makes nothing and sets
@@ -132,14 +148,11 @@ impl Index {
     /// # Errors
     /// As [`Self::open_with`], and [`IndexError::Damaged`] or [`IndexError::Newer`].
     pub fn open_existing(dir: &Path) -> Result<Option<Self>, IndexError> {
-        let path = dir.join(super::files::DATABASE);
-        match Identity::of(&path)? {
-            Some(found) => Self::connect(&path, found, &Options::default()).map(Some),
-            None => Ok(None),
-        }
+        let found = Identity::of(&dir.join(DATABASE))?;
+        found.map(|found| Self::existing(dir, found, &Options::default())).transpose()
     }
 
-    /// Opens every connection now: one made later could open another file of the same name.
+    /// Opens the connections. One made later is refused if another file has the name by then.
     fn connect(path: &Path, identity: Identity, options: &Options) -> Result<Self, IndexError> {
         let mut writer = Connection::open_with_flags(
             path,
@@ -148,9 +161,21 @@ impl Index {
         schema::prepare_writer(&mut writer, options.busy)?;
         let manager = SqliteConnectionManager::file(path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .with_init(|connection| schema::prepare_reader(connection));
+            .with_init({
+                let path = path.to_owned();
+                move |connection| {
+                    schema::prepare_reader(connection)?;
+                    // Only now that it has opened the log too.
+                    match Identity::of(&path) {
+                        Ok(Some(now)) if now.same_file(identity) => Ok(()),
+                        _ => Err(damage("another file is in its place")),
+                    }
+                }
+            });
+        let always = options.readers.max(1);
         let readers = r2d2::Pool::builder()
-            .max_size(options.readers.max(1))
+            .max_size(always.saturating_add(SPARE_READERS))
+            .min_idle(Some(always))
             .max_lifetime(None)
             .idle_timeout(None)
             .test_on_check_out(false)
@@ -211,7 +236,7 @@ impl Index {
     pub fn verify(&self) -> Result<(), IndexError> {
         self.read(|connection| {
             let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-            if found == "ok" { Ok(()) } else { Err(super::error::damage(found).into()) }
+            if found == "ok" { Ok(()) } else { Err(damage(found).into()) }
         })
     }
 
@@ -223,8 +248,9 @@ impl Index {
         Directory::hold(dir)?.set_aside(self.0.identity)
     }
 
-    /// A counter that moves whenever anybody, another process included, takes refs away. Notices
-    /// too when another process has completed a rebuild.
+    /// A counter that moves whenever anybody, another process included, takes refs away, and when a rebuild ends
+    /// that found rows to say something else than their files. Notices too when another process has completed a
+    /// rebuild.
     pub fn changes(&self) -> Result<u64, IndexError> {
         let (complete, changes) = self.read(|connection| {
             let mut statement = connection.prepare_cached(META)?;
@@ -295,7 +321,3 @@ impl Index {
 
 /// One counter of `meta`.
 pub(super) const META: &str = "SELECT value FROM meta WHERE key = ?1";
-
-fn gone(path: &Path) -> IndexError {
-    IndexError::Io { act: "find", path: path.into(), source: std::io::ErrorKind::NotFound.into() }
-}

@@ -11,7 +11,8 @@ pub enum IndexError {
     /// Another process holds the database, or the writer has no room for more.
     #[error("the index is busy")]
     Busy,
-    /// The database file is damaged, is not a database, or says what was never written.
+    /// The database file is damaged, is not a database, says what was never written, or is not the one that
+    /// was made here.
     #[error("the index is damaged")]
     Damaged(#[source] rusqlite::Error),
     /// Written by a newer version.

@@ -33,10 +33,10 @@ pub(super) enum Filing {
 }
 
 /// 0 where nothing was ever noted.
-const NOTED: &str = "SELECT value FROM meta WHERE key = 'unfiled'";
+pub(super) const NOTED: &str = "SELECT value FROM meta WHERE key = 'unfiled'";
 
 /// How many bytes of links there are.
-const VOLUME: &str = "SELECT coalesce(sum(length(links)), 0) FROM lists";
+pub(super) const VOLUME: &str = "SELECT coalesce(sum(length(links)), 0) FROM lists";
 
 /// Every list, and what its links are filed under.
 pub(super) const LISTS: &str = "SELECT links, type, scope, id FROM lists ORDER BY id";

@@ -1,7 +1,8 @@
 //! What a server holds: the index of the moment, if there is one.
 //!
 //! An index that is gone, replaced or damaged costs no request: it is let go, the server goes on
-//! from the files, and a fresh one takes its place. Filling that is the caller's work, since this
+//! from the files, and a fresh one takes its place. So does one that somebody has put there: what it
+//! says may be of last week. Filling that is the caller's work, since this
 //! module knows no files. It must not know who asks.
 
 use std::path::PathBuf;
@@ -32,8 +33,8 @@ pub struct Handle {
 pub enum Notice {
     /// Nothing.
     Nothing,
-    /// Something was taken away, or another complete index is in place: what is held in memory on
-    /// the strength of the index has to go.
+    /// Something was taken away or found to be something else, or another process has made the index anew and completed it: what is held in
+    /// memory on the strength of the index has to go.
     Changed,
     /// Another index is in place and is not complete: as [`Self::Changed`], and it has to be rebuilt.
     Rebuild,

@@ -3,7 +3,9 @@
 //! In the order of keys a listing walks `refs_key`, so that all pages together read each row once.
 //! In any other order it walks `refs_facts`, a narrow copy of the table, keeps the best of one page
 //! and reads whole rows only for those: each page costs one walk, up to half a second for a
-//! million refs, so whoever wants them all asks for large pages.
+//! million refs, so whoever wants them all asks for large pages. Paths are not in that copy: by
+//! prefix or glob it walks `refs_key`, from the prefix or from the first, and reads a row of the
+//! table for each path that matches, in no order.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
@@ -295,10 +297,10 @@ pub(super) fn value_walk(query: &RefQuery, proxies: &[i64], limit: usize) -> Sql
     };
     let (way, beyond) = if query.descending { ("DESC", "<") } else { ("ASC", ">") };
     let (low, high) = prefix_bounds(query);
-    let index = match (&query.digest, &low) {
-        (Some(_), _) => "refs_digest",
-        (None, Some(_)) => "refs_key",
-        (None, None) => "refs_facts",
+    let index = match (&query.digest, &query.path_glob, &low) {
+        (Some(_), _, _) => "refs_digest",
+        (None, None, None) => "refs_facts",
+        (None, _, _) => "refs_key",
     };
     let mut sql =
         Sql::new(concat!("SELECT ", row_columns!(), ", r.proxy, page.value, r.id FROM (SELECT r.id AS id, "));
@@ -408,6 +410,11 @@ impl Sql {
         }
     }
 
+    /// Its values, in the order of the text.
+    pub(super) fn values(&self) -> impl rusqlite::Params {
+        rusqlite::params_from_iter(&self.values)
+    }
+
     /// Runs it, and hands over each row.
     pub(super) fn each(
         &self,
@@ -415,7 +422,7 @@ impl Sql {
         mut row: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), IndexError> {
         let mut statement = connection.prepare_cached(&self.text)?;
-        let mut rows = statement.query(rusqlite::params_from_iter(&self.values))?;
+        let mut rows = statement.query(self.values())?;
         while let Some(found) = rows.next()? {
             row(found)?;
         }

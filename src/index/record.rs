@@ -121,7 +121,8 @@ impl Index {
     }
 
     /// Ends a rebuild: removes what is of an older generation, a few rows at a time, and says that
-    /// the index is complete. Returns how many refs were removed.
+    /// the index is complete. Moves [`Self::changes`] if rows went, or said something else than their files.
+    /// Returns how many refs were removed.
     ///
     /// To be called only when every ref file has been recorded since `generation` began. Rows that
     /// others recorded meanwhile are of that generation or newer, so they stay. If it is cut short,
@@ -141,7 +142,10 @@ impl Index {
             batch
                 .tx
                 .execute("UPDATE meta SET value = max(value, ?1) WHERE key = 'complete'", [generation])?;
-            Ok(())
+            // Once, for whoever sees it drops all that is ready.
+            let replaced = batch.tx.prepare_cached(META)?.query_row(["replaced"], |row| row.get(0))?;
+            batch.add_to_meta("changes", replaced)?;
+            batch.add_to_meta("replaced", -replaced)
         })?;
         self.changes()?;
         Ok(removed)
@@ -220,12 +224,13 @@ const INSERT: &str = "INSERT INTO refs (proxy, area, path, scope, kind, digest, 
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
      ON CONFLICT (proxy, area, path) DO NOTHING";
 
-const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
+/// Writes over a ref's row.
+pub(super) const UPDATE: &str = "UPDATE refs SET scope = ?4, kind = ?5, digest = ?6, size = ?7, fetched_at = ?8, \
      ttl_seconds = ?9, media_type = ?10, upstream = ?11, etag = ?12, last_modified = ?13, headers = ?14, \
      http = ?15, unknown = ?16, list = ?17, generation = ?19 \
      WHERE proxy = ?1 AND area = ?2 AND path = ?3 AND type = ?18";
 
-const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
+pub(super) const STAMP: &str = "UPDATE refs SET generation = ?2 WHERE id = ?1";
 
 /// A use, unless a later one is known.
 const USE: &str = "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT (ref) \
@@ -233,6 +238,9 @@ const USE: &str = "INSERT INTO uses (ref, last_used) VALUES (?1, ?2) ON CONFLICT
 
 /// A proxy's id.
 pub(super) const PROXY: &str = "SELECT id FROM proxies WHERE type = ?1 AND name = ?2";
+
+/// A scope's id.
+pub(super) const FIND_SCOPE: &str = "SELECT id FROM scopes WHERE proxy = ?1 AND name = ?2";
 
 /// A ref's id, from the index alone.
 pub(super) const FIND_ID: &str = "SELECT r.id FROM refs r \
@@ -255,6 +263,7 @@ pub(super) struct Batch<'c> {
     lists: HashMap<(i64, Digest), i64>,
     removed: i64,
     forgotten: i64,
+    replaced: i64,
 }
 
 /// The id of a row of `refs`, and its list.
@@ -281,15 +290,17 @@ impl<'c> Batch<'c> {
         let filing = Filing::of(&tx)?;
         let lists = HashMap::new();
         let (last_proxy, last_scope) = (None, None);
-        Ok(Self { tx, generation, filing, last_proxy, last_scope, lists, removed: 0, forgotten: 0 })
+        let (removed, forgotten, replaced) = (0, 0, 0);
+        Ok(Self { tx, generation, filing, last_proxy, last_scope, lists, removed, forgotten, replaced })
     }
 
     pub(super) fn commit(self) -> Result<(), IndexError> {
-        if self.removed > 0 {
-            self.add_to_meta("changes", self.removed)?;
-        }
-        if self.forgotten > 0 {
-            self.add_to_meta("forgets", self.forgotten)?;
+        for (key, add) in
+            [("changes", self.removed), ("forgets", self.forgotten), ("replaced", self.replaced)]
+        {
+            if add > 0 {
+                self.add_to_meta(key, add)?;
+            }
         }
         Ok(self.tx.commit()?)
     }
@@ -339,6 +350,7 @@ impl<'c> Batch<'c> {
             }
         } else if !same {
             self.tx.prepare_cached(UPDATE)?.execute(values)?;
+            self.replaced += i64::from(read == Read::Earlier);
             if old.list != list {
                 self.let_go(old.list)?;
             }
@@ -499,7 +511,7 @@ impl<'c> Batch<'c> {
             return Ok(*id);
         }
         let id = self.intern(
-            "SELECT id FROM scopes WHERE proxy = ?1 AND name = ?2",
+            FIND_SCOPE,
             "INSERT INTO scopes (proxy, name) VALUES (?1, ?2)",
             params![proxy, name],
         )?;

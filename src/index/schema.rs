@@ -5,9 +5,10 @@
 //! fill sets `complete` to 0 and leaves the rest to a rebuild.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, Result, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, Result, TransactionBehavior, config::DbConfig};
 
 use super::IndexError;
 use super::error::damage;
@@ -19,7 +20,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_link_sizes.sql"),
     include_str!("../../migrations/0004_lists.sql"),
     include_str!("../../migrations/0005_forgets.sql"),
+    include_str!("../../migrations/0006_replaced.sql"),
 ];
+
+/// The first version whose file is noted when it is made.
+const NOTED_SINCE: i64 = 6;
 
 /// Marks a SQLite file as ours ("rpxy").
 const APPLICATION_ID: i64 = 0x7270_7879;
@@ -38,7 +43,7 @@ const WRITE_CACHE_KIB: u32 = 4096;
 const SORTERS: u32 = 2;
 
 /// The log is cut back to this many bytes once it was larger.
-const LOG_LIMIT: u32 = 16 << 20;
+pub(super) const LOG_LIMIT: u32 = 16 << 20;
 
 /// How long a reading connection waits for a lock. Readers wait only for a recovery.
 const READ_BUSY: Duration = Duration::from_millis(100);
@@ -70,10 +75,11 @@ pub(super) fn prepare_writer(connection: &mut Connection, busy: Duration) -> Res
     migrate(connection, MIGRATIONS)
 }
 
-/// Prepares a reading connection.
+/// Prepares a reading connection, and reads the first page, for which it opens the log.
 pub(super) fn prepare_reader(connection: &Connection) -> Result<()> {
     connection.busy_timeout(READ_BUSY)?;
-    common(connection, READ_CACHE_KIB)
+    common(connection, READ_CACHE_KIB)?;
+    version(connection).map(drop)
 }
 
 /// The indices that no lookup by key needs, as the migrations make them: name and statement. A rebuild
@@ -104,6 +110,15 @@ pub(super) fn probe(connection: &Connection) -> Result<(), IndexError> {
         return Err(damage("the header says what was never written").into());
     }
     Ok(())
+}
+
+/// Whether a file is of a version that did not note which one it had made.
+pub(super) fn is_from_before_notes(path: &Path) -> Result<bool, IndexError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(READ_BUSY)?;
+    Ok(version(&connection)? < NOTED_SINCE)
 }
 
 fn common(connection: &Connection, cache_kib: u32) -> Result<()> {

@@ -56,7 +56,7 @@ async fn assert_listed(repoxy: &Repoxy, before: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d11_losing_the_index_costs_no_request() {
-    let (_origin, repoxy, image) = warm().await;
+    let (_origin, mut repoxy, image) = warm().await;
     let before = repoxy.run(&["ls", "refs", "--json"]).stdout;
     for _ in 0..2 {
         for file in repoxy.files("index") {
@@ -71,7 +71,30 @@ async fn d11_losing_the_index_costs_no_request() {
     std::fs::remove_dir_all(repoxy.root().join("index")).expect("removable");
     assert_hits(&repoxy, &image, 20).await;
     assert_listed(&repoxy, &before).await;
+    // An older copy in its place knows less, and says that it knows all: while it runs, and at a start.
+    replace_by_an_older_copy(&repoxy);
+    assert_hits(&repoxy, &image, 200).await;
+    assert_listed(&repoxy, &before).await;
+    repoxy.kill();
+    replace_by_an_older_copy(&repoxy);
+    repoxy.start();
+    assert_hits(&repoxy, &image, 200).await;
+    assert_listed(&repoxy, &before).await;
     repoxy.assert_sound().await;
+}
+
+/// Puts a copy of the index in its place that is complete, and without what has come since.
+fn replace_by_an_older_copy(repoxy: &Repoxy) {
+    let (index, copy) = (repoxy.root().join("index/index.db"), repoxy.dir().join("older.db"));
+    let connection = rusqlite::Connection::open(&index).expect("an index");
+    connection.execute("VACUUM INTO ?1", [copy.to_str().expect("text")]).expect("copied");
+    drop(connection);
+    let older = rusqlite::Connection::open(&copy).expect("a copy");
+    older
+        .execute_batch("DELETE FROM refs; DELETE FROM uses; DELETE FROM lists; DELETE FROM links")
+        .expect("emptied");
+    drop(older);
+    std::fs::rename(copy, index).expect("replaced");
 }
 
 /// Overwrites a part of the index in place.

@@ -94,17 +94,79 @@ fn a_log_whose_database_was_deleted_is_not_read_into_the_new_one() {
     assert_fresh(&handle);
 }
 
+/// Puts a copy of a complete index in the place of one, with its log left where it is.
+fn replace_by_a_copy(dir: &TempDir) {
+    let copy = dir.path().join("copy");
+    let raw = rusqlite::Connection::open(database(dir)).expect("opens");
+    raw.execute("VACUUM INTO ?1", [copy.to_str().expect("text")]).expect("copied");
+    fs::rename(copy, database(dir)).expect("replaced");
+}
+
 #[test]
-fn another_index_in_its_place_is_taken_as_it_is() {
-    let (dir, other) = (TempDir::new().expect("directory"), TempDir::new().expect("directory"));
+fn another_index_in_its_place_is_not_believed_but_made_again() {
+    let dir = TempDir::new().expect("directory");
     let handle = filled(dir.path());
-    drop(filled(other.path()));
-    let old = handle.get().expect("open");
-    for part in ["-wal", "-shm"] {
-        fs::remove_file(dir.path().join(format!("index.db{part}"))).expect("removed");
-    }
-    fs::rename(other.path().join("index.db"), database(&dir)).expect("replaced");
+    let (before, old) = (handle.changes(), handle.get().expect("open"));
+    replace_by_a_copy(&dir);
     assert_eq!(old.check(), Health::Replaced);
+    assert!(matches!(Index::open_existing(dir.path()), Err(IndexError::Damaged(_))), "nor by who only looks");
+    assert_eq!(handle.tick(), Notice::Rebuild);
+    assert!(handle.changes() > before);
+    assert_eq!(asides(dir.path()).len(), 1, "for somebody to look at");
+    assert_fresh(&handle);
+}
+
+#[test]
+fn another_index_that_is_there_at_the_start_is_not_believed_but_made_again() {
+    let dir = TempDir::new().expect("directory");
+    drop(filled(dir.path()));
+    replace_by_a_copy(&dir);
+    assert_fresh(&Handle::open(Some(dir.path().to_owned()), Options::default()));
+    assert_eq!(asides(dir.path()).len(), 1);
+}
+
+#[test]
+fn upkeep_has_connections_beside_those_of_workers_but_none_to_another_file() {
+    let (dir, other) = (TempDir::new().expect("directory"), TempDir::new().expect("directory"));
+    let one = Options { readers: 1, ..Options::default() };
+    for replaced in [false, true] {
+        let (index, _) = Index::open_with(dir.path(), &one).expect("opens");
+        index.record(&[record(TAG, 1)]).expect("record");
+        if replaced {
+            open(other.path()).record(&[record(TAG, 2)]).expect("record");
+            for part in ["", "-wal", "-shm"] {
+                let name = format!("index.db{part}");
+                fs::rename(other.path().join(&name), dir.path().join(&name)).expect("replaced");
+            }
+        }
+        // Two were opened at first, the third is opened while they are in use.
+        let third = index.read(|_| index.read(|_| index.lookup(&key(TAG))));
+        match third {
+            Ok(found) => assert!(!replaced && found == Some(reference(1)), "{found:?}"),
+            Err(error) => assert!(replaced && matches!(error, IndexError::Pool(_)), "{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_index_that_was_moved_away_and_comes_back_is_not_believed_but_made_again() {
+    let dir = TempDir::new().expect("directory");
+    let handle = filled(dir.path());
+    fs::rename(database(&dir), dir.path().join("old")).expect("moved");
+    assert_eq!(handle.tick(), Notice::Rebuild);
+    let generation = handle.get().expect("open").begin_generation().expect("begin");
+    handle.get().expect("open").end_generation(generation).expect("end");
+    fs::rename(dir.path().join("old"), database(&dir)).expect("moved back");
+    assert_eq!(handle.tick(), Notice::Rebuild);
+    assert_fresh(&handle);
+}
+
+#[test]
+fn an_index_that_another_process_has_made_again_and_completed_is_taken_as_it_is() {
+    let dir = TempDir::new().expect("directory");
+    let handle = filled(dir.path());
+    fs::remove_file(database(&dir)).expect("removed");
+    drop(filled(dir.path()));
     assert_eq!(handle.tick(), Notice::Changed);
     assert_eq!(handle.get().expect("open").count().expect("count"), 2_001);
     assert_eq!(handle.tick(), Notice::Nothing);
@@ -174,8 +236,14 @@ fn overwritten_pages_are_damage_when_they_are_met_and_never_a_wrong_answer() {
 
 #[test]
 fn what_is_no_index_is_set_aside_when_it_is_opened() {
+    // The very file that was made here.
+    let made = |dir: &Path| {
+        let held = super::super::files::Directory::hold(dir).expect("held");
+        held.make_database().expect("made");
+        held.database()
+    };
     let foreign = |dir: &Path| {
-        let other = rusqlite::Connection::open(dir.join("index.db")).expect("opens");
+        let other = rusqlite::Connection::open(made(dir)).expect("opens");
         other.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").expect("filled");
     };
     let newer = |dir: &Path| {
@@ -184,9 +252,9 @@ fn what_is_no_index_is_set_aside_when_it_is_opened() {
         raw.pragma_update(None, "user_version", 999).expect("set");
     };
     let text = |dir: &Path| {
-        fs::write(dir.join("index.db"), "not a database at all\n".repeat(100)).expect("written");
+        fs::write(made(dir), "not a database at all\n".repeat(100)).expect("written");
     };
-    let empty = |dir: &Path| fs::write(dir.join("index.db"), "").expect("written");
+    let empty = |dir: &Path| drop(made(dir));
     let makers: [&dyn Fn(&Path); 4] = [&foreign, &newer, &text, &empty];
     for make in makers {
         let dir = TempDir::new().expect("directory");

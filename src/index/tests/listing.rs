@@ -163,7 +163,7 @@ fn blobs_are_counted_by_type_with_the_refs_that_hold_them() {
     let (_dir, index) = fresh();
     index
         .record(&[
-            linking(record("container/hub/refs/a/tags/1", 1), &[2, 3]),
+            linking(record("container/hub/refs/a/tags/1", 1), &[2, 3, 4]),
             linking(record("container/hub/refs/a/tags/2", 1), &[2]),
             record("container/ghcr/refs/b/tags/1", 1),
             record("container/hub/refs/a/manifests/2", 2),
@@ -176,13 +176,20 @@ fn blobs_are_counted_by_type_with_the_refs_that_hold_them() {
     let row = |artifact_type, number: u32, refs, links, used: Option<i64>| BlobRow {
         artifact_type,
         digest: digest(number),
-        size: u64::from(number) * 10,
+        // What is not the target of a ref is as large as the link says, if it does.
+        size: Some(u64::from(number) * 10).filter(|_| refs > 0 || number.is_multiple_of(2)),
         refs,
         links,
         last_used: used.map(at),
     };
     let (one, other) = (ArtifactType::Container, ArtifactType::Generic);
-    let (a, b, c) = (row(one, 1, 3, 0, Some(9)), row(other, 1, 1, 0, None), row(one, 2, 1, 2, None));
+    let all = [
+        row(one, 1, 3, 0, Some(9)),
+        row(other, 1, 1, 0, None),
+        row(one, 2, 1, 2, Some(9)),
+        row(one, 3, 0, 1, Some(9)),
+        row(one, 4, 0, 1, Some(9)),
+    ];
     let pages = |sort, descending, limit| {
         let mut query = BlobQuery { sort, descending, limit, ..BlobQuery::default() };
         let mut rows = Vec::new();
@@ -195,18 +202,21 @@ fn blobs_are_counted_by_type_with_the_refs_that_hold_them() {
             }
         }
     };
-    let mut by_digest = vec![a.clone(), b.clone(), c.clone()];
+    let mut by_digest = all.to_vec();
     by_digest.sort_by_key(|row| (row.digest, row.artifact_type));
-    for limit in 1..=3 {
+    let (mut by_refs, mut by_use) = (by_digest.clone(), by_digest.clone());
+    by_refs.sort_by_key(|row| row.refs);
+    by_use.sort_by_key(|row| row.last_used);
+    for limit in 1..=6 {
         assert_eq!(pages(BlobSort::Digest, false, limit), by_digest);
-        assert_eq!(pages(BlobSort::Size, true, limit), [c.clone(), b.clone(), a.clone()]);
-        assert_eq!(pages(BlobSort::Refs, true, limit)[0], a);
-        assert_eq!(pages(BlobSort::LastUsed, false, limit)[2], a);
+        assert_eq!(pages(BlobSort::Size, true, limit), [4, 2, 1, 0, 3].map(|at| all[at].clone()));
+        assert_eq!(pages(BlobSort::Refs, false, limit), by_refs);
+        assert_eq!(pages(BlobSort::LastUsed, false, limit), by_use);
     }
     by_digest.reverse();
     assert_eq!(pages(BlobSort::Digest, true, 1), by_digest);
     let query = BlobQuery { artifact_type: Some(other), ..BlobQuery::default() };
-    assert_eq!(index.blobs(&query).expect("page").rows, [b]);
+    assert_eq!(index.blobs(&query).expect("page").rows, [all[1].clone()]);
 
     let totals = index.totals().expect("totals");
     let total = |proxy: &str, refs, blobs, bytes| {
@@ -215,7 +225,7 @@ fn blobs_are_counted_by_type_with_the_refs_that_hold_them() {
     };
     let expected = [
         total("container/ghcr", 1, 1, 10),
-        total("container/hub", 3, 2, 30),
+        total("container/hub", 3, 4, 10 + 20 + 40),
         total("generic/files", 1, 1, 10),
     ];
     assert_eq!(totals, expected);

@@ -2,6 +2,7 @@
 
 mod damage;
 mod listing;
+mod log;
 mod model;
 mod plans;
 mod writing;

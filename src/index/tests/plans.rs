@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::super::{blobs, filing, lookup, query, record};
+use super::super::{blobs, database, filing, lookup, query, record};
 use super::*;
 use crate::model::Area;
 
@@ -44,13 +44,55 @@ fn what_a_request_asks_is_found_by_descent_alone() {
         record::FIND_ID,
         record::FIND_LISTED,
         record::FIND_LIST,
+        record::FIND_SCOPE,
+        record::PROXY,
+        record::UPDATE,
+        record::STAMP,
         record::UNUSED_LIST,
         record::UNUSED_LISTS,
         record::OUTDATED,
         blobs::TARGETS,
+        blobs::LINKED,
+        blobs::TARGET_USED,
+        database::META,
+        filing::NOTED,
     ] {
         let plan = plan(&connection, sql);
         assert!(!plan.iter().any(|step| walks(step) || sorts(step)), "{sql}\n{plan:#?}");
+    }
+}
+
+#[test]
+fn a_ref_is_found_by_its_whole_key_and_a_name_by_its_own_index() {
+    let (_dir, connection) = connection();
+    for sql in [
+        lookup::LOOKUP,
+        lookup::LAST_USED,
+        lookup::LINKS,
+        record::FIND,
+        record::FIND_ID,
+        record::FIND_LISTED,
+        record::UPDATE,
+    ] {
+        let plan = plan(&connection, sql).join("\n");
+        assert!(plan.contains("INDEX refs_key (proxy=? AND area=? AND path=?)"), "{sql}\n{plan}");
+    }
+    for (sql, found) in [
+        (record::PROXY, "SEARCH proxies USING COVERING INDEX sqlite_autoindex_proxies_1 (type=? AND name=?)"),
+        (
+            record::FIND_SCOPE,
+            "SEARCH scopes USING COVERING INDEX sqlite_autoindex_scopes_1 (proxy=? AND name=?)",
+        ),
+        (
+            record::FIND_LIST,
+            "SEARCH lists USING COVERING INDEX sqlite_autoindex_lists_1 (scope=? AND hash=?)",
+        ),
+        (database::META, "SEARCH meta USING PRIMARY KEY (key=?)"),
+        (filing::NOTED, "SEARCH meta USING PRIMARY KEY (key=?)"),
+        (record::STAMP, "SEARCH refs USING INTEGER PRIMARY KEY (rowid=?)"),
+        (record::OUTDATED, "SEARCH refs USING INTEGER PRIMARY KEY (rowid>?)"),
+    ] {
+        assert_eq!(plan(&connection, sql), [found], "{sql}");
     }
 }
 
@@ -103,6 +145,8 @@ fn a_listing_of_keys_reads_an_index_that_holds_them_and_no_row() {
 fn links_are_filed_in_the_order_of_the_lists() {
     let (_dir, connection) = connection();
     assert_eq!(plan(&connection, filing::LISTS), ["SCAN lists"]);
+    // Once for each rebuild from nothing, which has just written all of them.
+    assert_eq!(plan(&connection, filing::VOLUME), ["SCAN lists"]);
 }
 
 #[test]
@@ -138,18 +182,50 @@ fn a_listing_by_value_of_one_digest_or_prefix_walks_nothing() {
 }
 
 #[test]
-fn blobs_are_grouped_in_the_order_of_an_index_that_holds_all_it_takes() {
+fn blobs_of_any_order_type_and_page_are_walked_in_the_order_of_indices_that_hold_all_it_takes() {
     let (_dir, connection) = connection();
-    for descending in [false, true] {
-        let page = BlobQuery { limit: 1, descending, ..BlobQuery::default() };
-        let plan = plan(&connection, &blobs::blob_walk(&page, 9).text);
-        assert!(plan.iter().any(|step| step.ends_with("USING COVERING INDEX refs_digest")), "{plan:#?}");
-        assert!(!plan.iter().any(|step| sorts(step)), "{plan:#?}");
+    let (dir, index) = fresh();
+    index.record(&[record("generic/a/refs/1", 1), record("generic/a/refs/2", 2)]).expect("record");
+    let after = index.blobs(&BlobQuery { limit: 1, ..BlobQuery::default() }).expect("page").next;
+    assert!(after.is_some());
+    drop(dir);
+    for sort in [BlobSort::Digest, BlobSort::Size, BlobSort::Refs, BlobSort::LastUsed] {
+        for descending in [false, true] {
+            for artifact_type in [None, Some(ArtifactType::Generic)] {
+                for after in [None, after.clone()] {
+                    let seeks = after.is_some() && sort == BlobSort::Digest;
+                    let query = BlobQuery { artifact_type, sort, descending, limit: 1, after };
+                    let targets = plan(&connection, &blobs::target_walk(&query).text);
+                    let links = plan(&connection, &blobs::link_walk(&query).text);
+                    assert_eq!((targets.len(), links.len()), (1, 2), "{query:?}\n{targets:?}\n{links:?}");
+                    assert!(targets[0].contains(" b USING COVERING INDEX refs_digest"), "{targets:?}");
+                    assert_eq!(links[1], "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)");
+                    for step in [&targets[0], &links[0]] {
+                        let bound = if descending { ")<(?,?)" } else { ")>(?,?)" };
+                        let expected = if seeks { "SEARCH b USING" } else { "SCAN b" };
+                        assert!(step.starts_with(expected), "{query:?}\n{step}");
+                        assert_eq!(step.contains(bound), seeks, "{query:?}\n{step}");
+                    }
+                }
+            }
+        }
     }
-    let totals = plan(&connection, blobs::TOTALS);
-    assert_eq!(totals, ["SCAN refs USING COVERING INDEX refs_digest"]);
     let count = plan(&connection, query::COUNT);
     assert!(count[0].contains("COVERING INDEX"), "{count:?}");
+}
+
+#[test]
+fn a_listing_by_value_of_paths_that_begin_anyhow_walks_the_index_that_holds_paths() {
+    let (_dir, connection) = connection();
+    for sort in [RefSort::LastUsed, RefSort::FetchedAt, RefSort::Size] {
+        let query = RefQuery { sort, path_glob: Some("*x".to_owned()), ..RefQuery::default() };
+        let plan = plan(&connection, &query::value_walk(&query, &[1, 2], 9).text);
+        assert!(
+            plan.iter().any(|step| step.contains("r USING INDEX refs_key (proxy=? AND area=?)")),
+            "{plan:#?}"
+        );
+        assert!(!plan.iter().any(|step| walks(step)), "{plan:#?}");
+    }
 }
 
 #[test]

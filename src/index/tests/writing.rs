@@ -428,6 +428,30 @@ fn a_rebuild_removes_what_it_did_not_see_and_keeps_what_others_recorded_meanwhil
 }
 
 #[test]
+fn a_rebuild_that_finds_rows_unlike_their_files_moves_the_counter_of_changes_once_at_its_end() {
+    let (_dir, index) = fresh();
+    let rebuild = |target: u32| {
+        let generation = index.begin_generation().expect("begin");
+        let read: Vec<_> = [record(TAG, target), record("container/hub/refs/library/app/tags/2", target)]
+            .map(|record| (record, None))
+            .into();
+        for one in &read {
+            index.record_read(std::slice::from_ref(one)).expect("record");
+        }
+        let before = index.changes().expect("changes");
+        index.end_generation(generation).expect("end");
+        (before, index.changes().expect("changes"))
+    };
+    assert_eq!(rebuild(1), (0, 0), "from nothing, nobody was told anything else");
+    assert_eq!(rebuild(1), (0, 0), "nor where rows say what files say");
+    let (during, after) = rebuild(2);
+    assert!(during == 0 && after > 0, "{during} {after}");
+    assert_eq!(rebuild(2), (after, after));
+    index.record(&[record(TAG, 3)]).expect("record");
+    assert_eq!(rebuild(3).1, after + 1, "one row of two");
+}
+
+#[test]
 fn of_two_rebuilds_at_once_the_one_that_ends_first_keeps_the_others_rows() {
     let (dir, first) = fresh();
     let second = open(dir.path());
