@@ -50,8 +50,10 @@ struct FsLayer {
     blob_sum: String,
 }
 
-/// A list that is there; `null` is what some writers make of an empty one.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+/// A list that is there; `null` is what Go makes of an empty one.
+pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
     Ok(Some(Option::deserialize(deserializer)?.unwrap_or_default()))
 }
 

@@ -90,15 +90,45 @@ fn the_link_to_the_next_page_is_a_request_that_is_understood() {
 
 #[test]
 fn what_is_no_list_is_upstreams_fault() {
-    for bad in ["", "<html>", "[]", r#"{"tags":{}}"#, r#"{"tags":[1]}"#] {
-        let asked = get("/v2/a/tags/list");
-        let refusal = Oci.rewrite(&asked.head(), &reference(&[]), bad.as_bytes());
-        assert!(matches!(refusal, Err(Refusal::BadUpstream(_))), "{bad}");
-        if bad != r#"{"tags":{}}"# && bad != r#"{"tags":[1]}"# {
-            let asked = get(&format!("/v2/a/referrers/sha256:{HEX}?artifactType=x/y"));
-            let refusal = Oci.rewrite(&asked.head(), &reference(&[]), bad.as_bytes());
-            assert!(matches!(refusal, Err(Refusal::BadUpstream(_))), "{bad}");
+    let referrers = format!("/v2/a/referrers/sha256:{HEX}");
+    let typed = format!("{referrers}?artifactType=x/y");
+    for bad in [
+        "",
+        "<html>",
+        "[]",
+        "{}",
+        r#"{"errors":[]}"#,
+        r#"{"tags":{},"manifests":{}}"#,
+        r#"{"tags":[1],"manifests":[1]}"#,
+        r#"{"tags":["#,
+        r#"{"manifests":[[]]}"#,
+    ] {
+        for target in ["/v2/a/tags/list", &referrers, &typed] {
+            let asked = get(target);
+            let vetted = Oci.vet(&asked.fetch().resource, bad.as_bytes(), &Gathered::default());
+            assert!(matches!(vetted, Err(Refusal::BadUpstream(_))), "{target}: {bad}");
+            // One that was kept before lists were judged.
+            if asked.fetch().rewrite {
+                let refusal = Oci.rewrite(&asked.head(), &reference(&[]), bad.as_bytes());
+                assert!(matches!(refusal, Err(Refusal::BadUpstream(_))), "{target}: {bad}");
+            }
         }
+    }
+}
+
+#[test]
+fn what_is_a_list_is_accepted_and_what_is_none_is_not_read_for_one() {
+    for (target, good) in [
+        ("/v2/a/tags/list".to_owned(), r#"{"name":"a","tags":["x","../y"],"more":1}"#),
+        ("/v2/a/tags/list".to_owned(), r#"{"tags":null}"#),
+        (format!("/v2/a/referrers/sha256:{HEX}"), r#"{"manifests":[]}"#),
+        (format!("/v2/a/referrers/sha256:{HEX}"), r#"{"schemaVersion":2,"manifests":null}"#),
+        (format!("/v2/a/referrers/sha256:{HEX}"), r#"{"manifests":[{},{"artifactType":"x/y"}]}"#),
+        ("/v2/a/manifests/x".to_owned(), "<html>"),
+        (format!("/v2/a/blobs/sha256:{HEX}"), "<html>"),
+    ] {
+        let vetted = Oci.vet(&get(&target).fetch().resource, good.as_bytes(), &Gathered::default());
+        assert_eq!(vetted, Ok(Vec::new()), "{target}: {good}");
     }
 }
 
