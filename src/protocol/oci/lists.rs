@@ -81,9 +81,9 @@ fn read_referrers(document: &[u8]) -> Result<Vec<(&RawValue, Option<String>)>, R
 /// A page of tags in lexical order, under the name that the client used.
 ///
 /// Some registries ignore `last` and begin anew each time, which sends clients round in circles.
-/// One shows itself by listing `last` itself; then what is not after `last` goes. Without that sign
-/// upstream's choice stands, because others page by age, not by name, and dropping what sorts
-/// before `last` would lose tags.
+/// One shows itself by listing `last` itself, or more than `n` tags with no page after them, which is
+/// all that there are; then what is not after `last` goes. Without such a sign upstream's choice stands,
+/// because others page by age, not by name, and dropping what sorts before `last` would lose tags.
 pub(super) fn tags(request: &Request, reference: &Ref, document: &[u8]) -> Result<Document, Refusal> {
     let mut tags = read_tags(document)?;
     let limit = request.query.limit(PAGE_MAX)?;
@@ -94,7 +94,7 @@ pub(super) fn tags(request: &Request, reference: &Ref, document: &[u8]) -> Resul
     tags.sort_unstable();
     tags.dedup();
     if let Some(last) = last
-        && tags.iter().any(|tag| tag == last)
+        && (tags.iter().any(|tag| tag == last) || upstream_next.is_none() && is_over(tags.len()))
     {
         tags.retain(|tag| tag.as_str() > last);
     }

@@ -30,6 +30,11 @@ fn a_list_of_tags_holds_to_n_and_last_even_if_upstream_does_not() {
         ("/v2/alpine/tags/list?n=5&last=d", None, all, "", None),
         ("/v2/alpine/tags/list?n=0", None, all, "", None),
         ("/v2/alpine/tags/list?n=4", None, all, "a b c d", None),
+        // … and `last` is gone since: more than was asked for is all there are.
+        ("/v2/alpine/tags/list?n=1&last=bb", None, all, "c", Some("alpine/tags/list?last=c&n=1")),
+        ("/v2/alpine/tags/list?n=3&last=e", None, all, "", None),
+        // No more than was asked for may be a page by age, the last one.
+        ("/v2/a/tags/list?n=3&last=5", None, by_age, "1 10 9", None),
         // The client's own name for it is kept, in the link too.
         ("/v2/hub/alpine/tags/list?n=3", None, all, "a b c", Some("hub/alpine/tags/list?last=c&n=3")),
         (
