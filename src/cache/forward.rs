@@ -8,7 +8,8 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 
 use super::failure::Failure;
 use super::passing::Passing;
-use super::{Body, Cache, Outcome, Served, Site, Want, ask_for, obtain};
+use super::reading::reading;
+use super::{Body, Cache, Outcome, Served, Site, Want, ask_for};
 use crate::index::Record;
 use crate::model::{Digest, RefKey, Resource, Source};
 use crate::protocol::{Protocol, Refusal};
@@ -55,7 +56,7 @@ impl Cache {
         }
         let now = self.clock.now();
         let size = answer.content_length();
-        let reference = obtain::reading(resource, &answer, Digest::of(b""), size.unwrap_or(0), now);
+        let reference = reading(resource, &answer, Digest::of(b""), size.unwrap_or(0), now);
         let passing = Passing::new(reference.clone(), answer);
         Ok(Served {
             reference,

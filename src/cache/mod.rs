@@ -30,6 +30,7 @@ mod obtain;
 mod outlet;
 mod passing;
 mod proof;
+mod reading;
 mod relay;
 mod through;
 mod transfer;
@@ -63,6 +64,7 @@ use find::{FileGrants, Held};
 use hot::{Hot, MAX_IN_MEMORY};
 use memo::{Absent, Doubts, Overtaken, Unshared, Withdrawals};
 use proof::Proofs;
+use reading::correct_type;
 use through::{Company, Place};
 use uses::Uses;
 
@@ -372,8 +374,8 @@ impl Cache {
     /// [`Failure::damage`] if it is not what its name says; then it has been set aside.
     async fn answer(
         &self,
-        Call { site, resource, .. }: Call<'_>,
-        reference: Ref,
+        Call { site, protocol, resource, .. }: Call<'_>,
+        mut reference: Ref,
         used: RefKey,
         blob: &Blob,
         outcome: Outcome,
@@ -382,7 +384,10 @@ impl Cache {
         let (artifact_type, digest) = (resource.key.proxy.artifact_type, reference.target_digest);
         let body = if size <= MAX_IN_MEMORY || matches!(resource.delivery, Delivery::Whole { .. }) {
             let read = self.proofs.read(artifact_type, &digest, blob).await;
-            Body::Memory(read.map_err(|_| Failure::damage())?)
+            let content = read.map_err(|_| Failure::damage())?;
+            // A ref that was written by hand, or before types were looked at, may not say it.
+            correct_type(protocol, resource.kind, &mut reference, &content);
+            Body::Memory(content)
         } else {
             Body::Blob(self.proofs.lend(artifact_type, digest, blob))
         };

@@ -19,13 +19,12 @@ use super::judge::Judged;
 use super::meters::Outcome;
 use super::outlet::Outlet;
 use super::passing::Passing;
-use super::relay::date_by;
+use super::reading::{correct_type, reading, stated_digest};
 use super::through::Place;
 use super::transfer::Transfer;
 use super::{Cache, Decision, Site, ask_for, decide};
 use crate::index::Record;
-use crate::model::http_cache::end_to_end;
-use crate::model::{Checksum, Claim, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source};
 use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged, StoreError};
 use crate::upstream::{Answer, Ask, UpstreamError};
@@ -200,12 +199,12 @@ impl Job {
             return Ok(None);
         }
         let mut reference = reading(&self.resource, &answer, digest, blob.size(), self.cache.clock.now());
-        if self.resource.media_type == MediaType::Upstream && reference.media_type.is_none() {
-            return Ok(None);
-        }
         if self.protocol.is_document(&reference.kind) {
             let document = self.read(&digest, &blob).await?;
-            reference.links = Some(self.links(&reference, &document)?);
+            self.describe(&mut reference, &document)?;
+        }
+        if self.resource.media_type == MediaType::Upstream && reference.media_type.is_none() {
+            return Ok(None);
         }
         self.renew_ref(&reference).await?;
         Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated }))
@@ -279,7 +278,7 @@ impl Job {
         }
         if reference.links.is_none() && self.protocol.is_document(&reference.kind) {
             let document = self.read(&reference.target_digest, blob).await?;
-            reference.links = Some(self.links(&reference, &document)?);
+            self.describe(&mut reference, &document)?;
         }
         self.renew_ref(&reference).await?;
         Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
@@ -385,7 +384,7 @@ impl Job {
             None => Judged::default(),
         };
         if let Some(document) = document.as_ref().filter(|_| self.protocol.is_document(&reference.kind)) {
-            reference.links = Some(self.links(&reference, document)?);
+            self.describe(&mut reference, document)?;
         }
         let is_told = sealed.unstored().is_some();
         let clients_have_it = document.is_none() && unseen.is_none();
@@ -442,11 +441,15 @@ impl Job {
         self.cache.proofs.read(artifact_type, digest, blob).await.map_err(|_| Failure::damage())
     }
 
-    fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Claim>, Failure> {
-        let media_type = reference.media_type.as_deref();
-        self.protocol.links(&reference.kind, media_type, document).ok_or_else(|| {
-            Failure::passing(Refusal::BadUpstream("the document is not what it should be"), "malformed")
-        })
+    /// Notes what a document says of itself and what it needs.
+    fn describe(&self, reference: &mut Ref, document: &[u8]) -> Result<(), Failure> {
+        correct_type(self.protocol, self.resource.kind, reference, document);
+        let links = self.protocol.links(&reference.kind, reference.media_type.as_deref(), document);
+        reference.links = Some(links.ok_or(Failure::passing(
+            Refusal::BadUpstream("the document is not what it should be"),
+            "malformed",
+        ))?);
+        Ok(())
     }
 
     /// Publishes a ref of content that is in the store. A disk that takes no ref costs the next request a
@@ -536,44 +539,6 @@ impl Cache {
             }
         });
     }
-}
-
-/// What an answer says about a resource, as a ref.
-pub(super) fn reading(
-    resource: &Resource,
-    answer: &Answer,
-    digest: Digest,
-    size: u64,
-    now: Timestamp,
-) -> Ref {
-    let mut reference = Ref::new(resource.kind.to_owned(), digest, size, now);
-    reference.media_type = match resource.media_type {
-        MediaType::Upstream => answer.content_type().map(str::to_owned),
-        MediaType::Fixed(media_type) => Some(media_type.to_owned()),
-    };
-    reference.upstream = Some(answer.host.clone());
-    reference.ttl_seconds = resource.freshness.ttl_seconds();
-    reference.etag = answer.etag().map(str::to_owned);
-    reference.last_modified = answer.last_modified().map(str::to_owned);
-    let kept = resource.keep_headers.iter();
-    reference.headers =
-        kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned()))).collect();
-    if resource.transparent {
-        reference.headers = end_to_end(&answer.headers);
-        reference.media_type = answer.header("content-type").map(str::to_owned);
-    }
-    if resource.freshness.is_upstreams() {
-        date_by(&mut reference, answer.status, &answer.headers, answer);
-    }
-    reference
-}
-
-/// The digest that an answer states for its content.
-fn stated_digest(answer: &Answer, header: &str) -> Result<Option<Checksum>, UpstreamError> {
-    let parse = |text: &str| {
-        text.parse().map_err(|error| UpstreamError::Senseless(format!("`{header}` is not a digest: {error}")))
-    };
-    answer.header(header).map(parse).transpose()
 }
 
 fn unreadable() -> Failure {

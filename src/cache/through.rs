@@ -9,7 +9,8 @@ use super::failure::Failure;
 use super::fill::{Content, Fill, Fills, Settled, Stage};
 use super::find::Held;
 use super::follow::{Flow, Follower};
-use super::obtain::{self, Job};
+use super::obtain::Job;
+use super::reading::reading;
 pub(super) use super::variants::Place;
 use super::variants::variant_of;
 use super::{Body, Cache, Call, Decision, Interest, Outcome, Served, ask_for, decide};
@@ -233,7 +234,7 @@ impl Cache {
         let digest = resource.expect.as_ref().and_then(Checksum::digest);
         let size = answer.content_length();
         let (named, digest) = (digest.is_some(), digest.unwrap_or_else(|| Digest::of(b"")));
-        let reference = obtain::reading(resource, &answer, digest, size.unwrap_or(0), now);
+        let reference = reading(resource, &answer, digest, size.unwrap_or(0), now);
         Ok(Served {
             reference,
             size,

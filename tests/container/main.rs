@@ -5,26 +5,33 @@
 pub mod support;
 
 mod lists;
+mod manifests;
 
+use serde_json::{Map, Value};
 use support::Repoxy;
 
-/// Starts the server again, so that it remembers nothing, with all that it has cached of a kind past its time.
-fn outdate(repoxy: &mut Repoxy, kind: &str) {
+/// Ends the server, changes what it has cached of a kind, and starts it again; it remembers nothing then, and the
+/// rows go along.
+fn change(repoxy: &mut Repoxy, kind: &str, change: impl Fn(&mut Map<String, Value>)) {
     repoxy.terminate();
-    let kind = format!("\"kind\":\"{kind}\"");
     let mut count = 0;
     for file in repoxy.files("type/container/proxies/hub") {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        if !text.contains(&kind) {
-            continue;
+        let Ok(mut json) = serde_json::from_str::<Map<String, Value>>(&text) else { continue };
+        if json["kind"] == kind {
+            change(&mut json);
+            std::fs::write(&file, Value::Object(json).to_string()).expect("writable");
+            count += 1;
         }
-        let mut json: serde_json::Value = serde_json::from_str(&text).expect("a ref");
-        json["fetchedAt"] = "2025-01-01T00:00:00Z".into();
-        std::fs::write(&file, json.to_string()).expect("writable");
-        count += 1;
     }
     assert!(count > 0, "nothing is cached of {kind}");
-    // The rows go along.
     std::fs::remove_dir_all(repoxy.root().join("index")).expect("removable");
     repoxy.start();
+}
+
+/// The same: all of it is past its time then.
+fn outdate(repoxy: &mut Repoxy, kind: &str) {
+    change(repoxy, kind, |fields| {
+        fields.insert("fetchedAt".to_owned(), "2025-01-01T00:00:00Z".into());
+    });
 }

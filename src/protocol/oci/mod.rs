@@ -76,6 +76,10 @@ impl Protocol for Oci {
         }
     }
 
+    fn media_type(&self, kind: &str, stated: Option<&str>, document: &[u8]) -> Option<&'static str> {
+        if self.is_document(kind) { manifest::media_type(stated, document) } else { None }
+    }
+
     /// What is no list must not take the place of one: a proxy in front of upstream that asks for a login
     /// says 200 too.
     fn vet(&self, resource: &Resource, document: &[u8], _: &Gathered) -> Result<Vec<Descriptor>, Refusal> {
