@@ -341,9 +341,11 @@ impl Cache {
         let found = found.filter(counts);
         let (place, held) = self.select(protocol, resource, found).await;
         let place = Place { looked_at, ..place };
-        match held {
-            Some(held) => (place, self.open(resource, held).await),
-            None => (place, None),
+        let Some(held) = held else { return (place, None) };
+        let stated_size = held.size.filter(|_| resource.is_named(&held.reference.target_digest));
+        match self.open(resource, held).await {
+            None => (Place { stated_size, ..place }, None),
+            opened => (place, opened),
         }
     }
 

@@ -292,7 +292,7 @@ impl Job {
         end: Option<&FillEnd>,
     ) -> Result<Arrived, Failure> {
         let resource = &self.resource;
-        let size = answer.content_length().or(resource.size);
+        let size = answer.content_length().or(resource.size).or(self.place.stated_size);
         let limit = match resource.delivery {
             Delivery::Whole { limit } => Some(limit),
             Delivery::Streamed => None,

@@ -18,7 +18,7 @@ use crate::model::http_cache::{Excuse, may_excuse};
 use crate::model::{Checksum, Delivery, Digest, Freshness, Ref, Resource};
 use crate::protocol::Refusal;
 use crate::store::Blob;
-use crate::upstream::Ask;
+use crate::upstream::{Ask, UpstreamError};
 
 /// How long a client with cached content in reach waits for upstream to confirm it, or for a disk to take it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -79,8 +79,9 @@ impl Cache {
         if want.interest == Interest::Head
             && resource.delivery == Delivery::Streamed
             && !self.fills.is_running(&place.key)
+            && let Some(served) = self.peek(call, &place).await?
         {
-            return self.peek(call).await.map(Some);
+            return Ok(Some(served));
         }
         self.serve_through(call, place, None, None, company).await
     }
@@ -202,6 +203,10 @@ impl Cache {
             }
             Stage::Flowing(reference, flow) => {
                 let outcome = if flow.reader.is_unstored() { Outcome::Passed } else { filled };
+                let is_head = call.want.interest == Interest::Head;
+                if is_head && flow.size.is_none() && !flow.comes_whole().await {
+                    return Err(Failure::passing(Refusal::BadUpstream("the transfer broke"), "broken"));
+                }
                 following(call, Ref::clone(&reference), flow, outcome)
             }
             Stage::Unkept(unkept) => match &unkept.content {
@@ -223,19 +228,29 @@ impl Cache {
         Ok(served)
     }
 
-    /// The headers of content that is not cached, without fetching it.
-    async fn peek(&self, Call { site, resource, want, .. }: Call<'_>) -> Result<Served, Failure> {
+    /// The headers of content that is not cached, without fetching it. `None` if upstream's answer to a HEAD does
+    /// not tell them, its size included: clients take a HEAD without a length for a failure.
+    async fn peek(
+        &self,
+        Call { site, resource, want, .. }: Call<'_>,
+        place: &Place,
+    ) -> Result<Option<Served>, Failure> {
         let ask = Ask { head: true, ..ask_for(resource, &resource.source, want.via)? };
         let now = self.clock.now();
         let answer = match site.upstream.send(&ask).await {
             Ok(answer) => answer,
+            Err(UpstreamError::Status(405 | 501)) => return Ok(None),
             Err(error) => return Err(self.note_failure(resource, error.into(), now)),
         };
         let digest = resource.expect.as_ref().and_then(Checksum::digest);
-        let size = answer.content_length();
+        let size = answer.content_length().or(resource.size).or(place.stated_size);
+        // By HTTP's own rules upstream's answer is the answer, whatever it leaves out.
+        if size.is_none() && !resource.freshness.is_upstreams() {
+            return Ok(None);
+        }
         let (named, digest) = (digest.is_some(), digest.unwrap_or_else(|| Digest::of(b"")));
         let reference = reading(resource, &answer, digest, size.unwrap_or(0), now);
-        Ok(Served {
+        Ok(Some(Served {
             reference,
             size,
             named,
@@ -244,13 +259,13 @@ impl Cache {
             body: Body::Memory(bytes::Bytes::new()),
             meters: Arc::clone(&site.meters),
             used: resource.key.clone(),
-        })
+        }))
     }
 }
 
 /// The answer to one who follows a fill; `None` if its beginning is gone.
 fn following(call: Call<'_>, reference: Ref, flow: Arc<Flow>, outcome: Outcome) -> Option<Served> {
-    let (size, named) = (flow.size, flow.named);
+    let (size, named) = (flow.known_size(), flow.named);
     let body = Body::Following(Follower::new(flow)?);
     Some(arriving(call, reference, size, named, outcome, body))
 }
