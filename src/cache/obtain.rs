@@ -81,6 +81,8 @@ pub(super) struct Arrived {
     pub document: Option<Bytes>,
     /// How to follow it, if those who wait have not been let in.
     pub unseen: Option<Box<Flow>>,
+    /// The status of the answer that brought it.
+    pub said: u16,
 }
 
 impl Job {
@@ -151,8 +153,12 @@ impl Job {
                 return Ok(Obtained::Passing(Box::new(passing)));
             }
             (Said::Body(answer, ask), _) => {
-                let arrived = self.download(*answer, &ask, Some(end)).await?;
-                return self.publish(arrived, end).await;
+                let said = answer.status.as_u16();
+                let obtained = async {
+                    let arrived = self.download(*answer, &ask, Some(end)).await?;
+                    self.publish(arrived, end).await
+                };
+                return obtained.await.map_err(|failure: Failure| failure.answered(said));
             }
         };
         settled.map(|settled| Obtained::Settled(Box::new(settled)))
@@ -169,7 +175,7 @@ impl Job {
         let is_newer = |held: &Held| reference.fetched_at > held.reference.fetched_at;
         let newer = self.held.as_ref().is_none_or(|(held, _)| is_newer(held));
         let usable = decide(Some(&reference), &self.resource, self.cache.clock.now()) == Decision::Use;
-        (newer && usable).then_some(Settled { reference, blob, outcome: Outcome::Joined })
+        (newer && usable).then_some(Settled { reference, blob, outcome: Outcome::Joined, said: None })
     }
 
     /// Content that the store has, but that nothing of this scope vouches for: upstream is asked
@@ -207,7 +213,8 @@ impl Job {
             return Ok(None);
         }
         self.renew_ref(&reference).await?;
-        Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated }))
+        let said = Some(answer.status.as_u16());
+        Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated, said }))
     }
 
     fn ask_at(&self, source: &Source) -> Result<Ask, Failure> {
@@ -281,7 +288,8 @@ impl Job {
             self.describe(&mut reference, &document)?;
         }
         self.renew_ref(&reference).await?;
-        Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
+        let said = Some(answer.status.as_u16());
+        Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated, said })
     }
 
     /// Takes the body, checked; followers are let in at `end` as soon as they may see it.
@@ -357,6 +365,7 @@ impl Job {
     ) -> Result<Arrived, Failure> {
         let mut reference = reading(&self.resource, &answer, Digest::of(b""), 0, self.cache.clock.now());
         self.mark_variant(&mut reference);
+        let said = answer.status.as_u16();
         let transfer = Transfer { upstream: &self.site.upstream, ask, checked: !claims.is_empty(), limit };
         transfer.run(answer, &mut staged, &mut |why| outlet.pass_by(why)).await?;
         let reader = staged.reader();
@@ -372,13 +381,13 @@ impl Job {
             Delivery::Whole { .. } => Some(reader.whole(sealed.size).map_err(|_| unreadable())?),
             Delivery::Streamed => None,
         };
-        Ok(Arrived { reference, sealed, document, unseen: outlet.unseen() })
+        Ok(Arrived { reference, sealed, document, unseen: outlet.unseen(), said })
     }
 
     /// Publishes what has arrived, if the dialect accepts it. What it accepts and the store does not is for
     /// those who wait all the same.
     async fn publish(&self, arrived: Arrived, end: &FillEnd) -> Result<Obtained, Failure> {
-        let Arrived { mut reference, sealed, document, unseen } = arrived;
+        let Arrived { mut reference, sealed, document, unseen, said } = arrived;
         let judged = match &document {
             Some(document) => self.judge(document).await?,
             None => Judged::default(),
@@ -394,7 +403,7 @@ impl Job {
         };
         let failure = match self.keep(&reference, sealed, judged).await {
             Ok(blob) => {
-                let settled = Settled { reference, blob, outcome: Outcome::Filled };
+                let settled = Settled { reference, blob, outcome: Outcome::Filled, said: Some(said) };
                 return Ok(Obtained::Settled(Box::new(settled)));
             }
             Err(failure) => failure,

@@ -7,6 +7,7 @@ pub mod support;
 mod blobs;
 mod lists;
 mod manifests;
+mod status;
 
 use serde_json::{Map, Value};
 use support::Repoxy;
