@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::way::{Forward, Refused, Way, Why};
 use crate::model::http_cache::Excuse;
 use crate::protocol::Refusal;
 use crate::store::StoreError;
@@ -19,6 +20,8 @@ pub(super) struct Failure {
     pub stale_allowed: bool,
     /// A short token for logs, metrics and `Cache-Status`.
     pub detail: &'static str,
+    /// How far the request went.
+    pub way: Way,
     /// What the store could not do, if that is all there is: upstream's bytes can be passed on then.
     pub unstored: Option<Arc<StoreError>>,
 }
@@ -26,7 +29,22 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure of upstream or of this machine: cached content may stand in.
     pub(super) const fn passing(refusal: Refusal, detail: &'static str) -> Self {
-        Self { refusal, stale_allowed: true, detail, unstored: None }
+        Self { refusal, stale_allowed: true, detail, way: Way::Here, unstored: None }
+    }
+
+    /// The same, of what upstream answered with this status.
+    pub(super) fn answered(self, status: u16) -> Self {
+        Self { way: Way::forward(Why::Miss, Some(status)), ..self }
+    }
+
+    /// The same, of a request that went forward for this reason, if it did.
+    pub(super) fn because(self, why: Why) -> Self {
+        Self { way: self.way.with(|forward| Forward { why, ..forward }), ..self }
+    }
+
+    /// Upstream said no a short while ago.
+    pub(super) fn remembered() -> Self {
+        Self { way: Way::Cache, ..Self::said(Refusal::NotFound, "not-found") }
     }
 
     /// A failure of the store.
@@ -55,18 +73,44 @@ impl Failure {
 
     /// An answer of upstream: cached content must not contradict it.
     const fn said(refusal: Refusal, detail: &'static str) -> Self {
-        Self { refusal, stale_allowed: false, detail, unstored: None }
+        Self { refusal, stale_allowed: false, detail, way: Way::Here, unstored: None }
     }
+}
+
+impl From<Failure> for Refused {
+    fn from(Failure { refusal, way, detail, .. }: Failure) -> Self {
+        Self { refusal, way, detail }
+    }
+}
+
+/// How far a request went that upstream gave no good answer to.
+const fn way_of(error: &UpstreamError) -> Way {
+    use UpstreamError as E;
+    let status = match error {
+        E::Open { .. } | E::RateLimited { asked: false, .. } => return Way::Here,
+        E::NotFound => Some(404),
+        E::RateLimited { asked: true, .. } => Some(429),
+        E::Denied { status, .. } | E::Status(status) => Some(*status),
+        E::Timeout(_)
+        | E::TooSlow
+        | E::Unreachable(_)
+        | E::Forbidden(_)
+        | E::NotResumable
+        | E::Broken(_)
+        | E::Senseless(_) => None,
+    };
+    Way::forward(Why::Miss, status)
 }
 
 impl From<UpstreamError> for Failure {
     fn from(error: UpstreamError) -> Self {
         use UpstreamError as E;
         let bad = Refusal::BadUpstream;
-        match error {
+        let way = way_of(&error);
+        let failure = match error {
             E::NotFound => Self::said(Refusal::NotFound, "not-found"),
             E::Denied { anonymous, .. } => Self::said(Refusal::Denied { anonymous }, "denied"),
-            E::RateLimited { retry_after } => {
+            E::RateLimited { retry_after, .. } => {
                 Self::passing(Refusal::RateLimited { retry_after }, "rate-limited")
             }
             E::Open { retry_after } => {
@@ -78,7 +122,8 @@ impl From<UpstreamError> for Failure {
             E::Status(_) => Self::passing(bad("an error status"), "status"),
             E::NotResumable | E::Broken(_) => Self::passing(bad("the transfer broke"), "broken"),
             E::Senseless(_) => Self::passing(bad("it makes no sense"), "senseless"),
-        }
+        };
+        Self { way, ..failure }
     }
 }
 
@@ -121,7 +166,7 @@ mod tests {
         let errors = [
             UpstreamError::NotFound,
             UpstreamError::Denied { status: 403, anonymous: false },
-            UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(7)) },
+            UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(7)), asked: true },
             UpstreamError::Open { retry_after: Duration::from_secs(1) },
             UpstreamError::Timeout("first byte"),
             UpstreamError::TooSlow,

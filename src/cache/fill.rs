@@ -54,6 +54,8 @@ pub(super) struct Settled {
     pub blob: Blob,
     /// `Revalidated` or `Filled`; `Joined` if another fill had brought it just before.
     pub outcome: Outcome,
+    /// The status of upstream's answer, if this fill has asked.
+    pub said: Option<u16>,
 }
 
 /// Content that came and is right, but that could not be kept.

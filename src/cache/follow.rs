@@ -57,6 +57,23 @@ impl Flow {
         matches!(*self.release.borrow(), Release::Whole { .. })
     }
 
+    /// The size that upstream promised, or what it has come to.
+    pub(super) fn known_size(&self) -> Option<u64> {
+        match *self.release.borrow() {
+            Release::Whole { size } => Some(size),
+            Release::Held | Release::Unchecked | Release::Failed => self.size,
+        }
+    }
+
+    /// Waits until all bytes are there and right; false if it has failed. Who wants the headers of content whose
+    /// length nobody states has to wait for it.
+    pub(super) async fn comes_whole(&self) -> bool {
+        let is_over = |release: &Release| matches!(release, Release::Whole { .. } | Release::Failed);
+        let mut release = self.release.clone();
+        // An error means that it is gone without having said how it ended.
+        release.wait_for(is_over).await.is_ok_and(|release| *release != Release::Failed)
+    }
+
     /// Waits until there is something to say: at once, but for content so small that none of it may be seen before
     /// the verdict. False if that is that it is not to be served.
     pub(super) async fn may_begin(&self) -> bool {

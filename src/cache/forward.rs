@@ -8,7 +8,9 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 
 use super::failure::Failure;
 use super::passing::Passing;
-use super::{Body, Cache, Outcome, Served, Site, Want, ask_for, obtain};
+use super::reading::reading;
+use super::way::{Refused, Way, Why};
+use super::{Body, Cache, Outcome, Served, Site, Want, ask_for};
 use crate::index::Record;
 use crate::model::{Digest, RefKey, Resource, Source};
 use crate::protocol::{Protocol, Refusal};
@@ -20,21 +22,21 @@ impl Cache {
     /// 4.4). Cancelled, it leaves open what upstream did.
     ///
     /// # Errors
-    /// A [`Refusal`] if there is no answer of upstream's.
+    /// [`Refused`] if there is no answer of upstream's.
     pub async fn forward(
         self: &Arc<Self>,
         protocol: &'static dyn Protocol,
         resource: &Resource,
         act: (Method, Bytes),
         want: Want<'_>,
-    ) -> Result<Served, Refusal> {
+    ) -> Result<Served, Refused> {
         let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
         let served = self.act(site, protocol, resource, act, want).await;
         match &served {
             Ok(served) => site.meters.served(served.outcome),
             Err(failure) => site.meters.refused(failure.detail),
         }
-        served.map_err(|failure| failure.refusal)
+        Ok(served?)
     }
 
     async fn act(
@@ -47,7 +49,8 @@ impl Cache {
     ) -> Result<Served, Failure> {
         let is_safe = method.is_safe();
         let ask = Ask { act: Some(Act { method, body }), ..ask_for(resource, &resource.source, want.via)? };
-        let answer = site.upstream.send(&ask).await?;
+        let method = |failure: Failure| failure.because(Why::Method);
+        let answer = site.upstream.send(&ask).await.map_err(|error| method(error.into()))?;
         if !is_safe && (answer.status.is_success() || answer.status.is_redirection()) {
             for key in named_by(site, protocol, resource, &answer) {
                 self.withdraw(&key).await;
@@ -55,13 +58,15 @@ impl Cache {
         }
         let now = self.clock.now();
         let size = answer.content_length();
-        let reference = obtain::reading(resource, &answer, Digest::of(b""), size.unwrap_or(0), now);
+        let reference = reading(resource, &answer, Digest::of(b""), size.unwrap_or(0), now);
+        let status = answer.status.as_u16();
         let passing = Passing::new(reference.clone(), answer);
         Ok(Served {
             reference,
             size,
             named: false,
             outcome: Outcome::Passed,
+            way: Way::forward(Why::Method, Some(status)),
             detail: None,
             body: Body::Passing(passing.take().ok_or(Failure::passing(Refusal::Internal, "taken"))?),
             meters: Arc::clone(&site.meters),

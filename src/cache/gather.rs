@@ -102,9 +102,10 @@ impl Cache {
     ) -> Result<Gotten, Refusal> {
         let want = Want { interest: Interest::Body, via };
         let served = match otherwise {
-            None => self.fetch(protocol, &fetch, want).await?,
-            Some(otherwise) => self.held(protocol, &fetch, want, &otherwise).await?,
+            None => self.fetch(protocol, &fetch, want).await,
+            Some(otherwise) => self.held(protocol, &fetch, want, &otherwise).await,
         };
+        let served = served.map_err(|refused| refused.refusal)?;
         // What is delivered whole is in memory.
         let body = served.body.in_memory().cloned().ok_or(Refusal::Internal)?;
         Ok(Gotten { reference: served.reference, body })

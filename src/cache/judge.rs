@@ -36,7 +36,10 @@ impl Job {
             Some((held, blob)) => self.read(&held.reference.target_digest, blob).await.ok(),
             None => None,
         };
-        let refused = |refusal: Refusal| Failure::passing(refusal, "untrusted");
+        let refused = |refusal: Refusal| {
+            let detail = if matches!(refusal, Refusal::Untrusted { .. }) { "untrusted" } else { "malformed" };
+            Failure::passing(refusal, detail)
+        };
         let companions =
             self.protocol.companions(&self.resource, old.as_deref(), document).map_err(refused)?;
         let mut wanted = Vec::new();

@@ -30,11 +30,13 @@ mod obtain;
 mod outlet;
 mod passing;
 mod proof;
+mod reading;
 mod relay;
 mod through;
 mod transfer;
 mod uses;
 mod variants;
+mod way;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ use http::HeaderMap;
 pub use meters::{Outcome, ProxyMeters};
 pub use passing::Passed;
 use tokio::sync::Semaphore;
+pub use way::{Forward, Refused, Way, Why};
 
 use crate::index::{Handle, Writer};
 use crate::model::http_cache::RequestDirectives;
@@ -63,6 +66,7 @@ use find::{FileGrants, Held};
 use hot::{Hot, MAX_IN_MEMORY};
 use memo::{Absent, Doubts, Overtaken, Unshared, Withdrawals};
 use proof::Proofs;
+use reading::correct_type;
 use through::{Company, Place};
 use uses::Uses;
 
@@ -169,8 +173,10 @@ pub struct Served {
     /// Whether the reference's digest is that of the content; a fill of content without a checksum
     /// learns it at its end.
     pub named: bool,
-    /// How it came about.
+    /// How it came about, as logs and metrics name it.
     pub outcome: Outcome,
+    /// The same in detail.
+    pub way: Way,
     /// Why upstream was not used, for a stale answer: a short token such as `timeout`.
     pub detail: Option<&'static str>,
     /// The bytes.
@@ -216,13 +222,13 @@ impl Cache {
     /// A client that goes away ends nothing but its own waiting.
     ///
     /// # Errors
-    /// A [`Refusal`] for the dialect to word.
+    /// A refusal for the dialect to word.
     pub async fn fetch(
         self: &Arc<Self>,
         protocol: &'static dyn Protocol,
         fetch: &Fetch,
         want: Want<'_>,
-    ) -> Result<Served, Refusal> {
+    ) -> Result<Served, Refused> {
         let resource = &fetch.resource;
         let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
         let mut served = self.serve(Call { site, protocol, resource, want }).await;
@@ -244,7 +250,7 @@ impl Cache {
             }
             Err(failure) => site.meters.refused(failure.detail),
         }
-        served.map_err(|failure| failure.refusal)
+        Ok(served?)
     }
 
     /// Serves a resource from the cache alone, whatever its age.
@@ -257,7 +263,7 @@ impl Cache {
         fetch: &Fetch,
         want: Want<'_>,
         otherwise: &Refusal,
-    ) -> Result<Served, Refusal> {
+    ) -> Result<Served, Refused> {
         let resource = &fetch.resource;
         let site = self.sites.get(&resource.key.proxy).ok_or(Refusal::NoProxy)?;
         let held = match self.find(protocol, resource).await {
@@ -266,13 +272,12 @@ impl Cache {
         };
         let Some((Held { reference, used, .. }, blob)) = held else {
             site.meters.refused(UNLOCATED);
-            return Err(otherwise.clone());
+            return Err(Refused { refusal: otherwise.clone(), way: Way::Here, detail: UNLOCATED });
         };
         let decision = decide(Some(&reference), resource, self.clock.now());
         let outcome = if decision == Decision::Use { Outcome::Hit } else { Outcome::Stale };
         let call = Call { site, protocol, resource, want };
-        let mut served =
-            self.answer(call, reference, used, &blob, outcome).await.map_err(|failure| failure.refusal)?;
+        let mut served = self.answer(call, reference, used, &blob, outcome, Way::Cache).await?;
         served.detail = (outcome == Outcome::Stale).then_some(UNLOCATED);
         site.meters.served(outcome);
         self.uses.note(&served.used, self.clock.now());
@@ -308,7 +313,7 @@ impl Cache {
         let served = match (decide(cached, resource, now), held) {
             (Decision::Use, Some((held, blob))) => {
                 self.adopt(protocol, resource, &held);
-                self.answer(call, held.reference, held.used, &blob, Outcome::Hit).await
+                self.answer(call, held.reference, held.used, &blob, Outcome::Hit, Way::Cache).await
             }
             (Decision::UseStale, Some(held)) => self.answer_stale(call, held, "not asked").await,
             (Decision::UseMeanwhile, Some(held)) => {
@@ -316,13 +321,18 @@ impl Cache {
                 self.answer_stale(call, held, "asked meanwhile").await
             }
             (Decision::Revalidate, Some(held)) => {
-                return Box::pin(self.serve_after_revalidation(call, place, held, company)).await;
+                let served = Box::pin(self.serve_after_revalidation(call, place, held, company)).await;
+                return served.map_err(|failure| failure.because(Why::Stale));
             }
             (Decision::Refuse, _) if company == Company::Any && self.is_stored_meanwhile(&place).await => {
                 return Ok(None);
             }
             (Decision::Refuse, _) => Err(Failure::passing(Refusal::Timeout, "only-if-cached")),
-            _ => return Box::pin(self.serve_after_fill(call, place, company)).await,
+            _ => {
+                let why = Why::of(false, &place, resource);
+                let served = Box::pin(self.serve_after_fill(call, place, company)).await;
+                return served.map_err(|failure| failure.because(why));
+            }
         };
         served.map(Some)
     }
@@ -339,9 +349,11 @@ impl Cache {
         let found = found.filter(counts);
         let (place, held) = self.select(protocol, resource, found).await;
         let place = Place { looked_at, ..place };
-        match held {
-            Some(held) => (place, self.open(resource, held).await),
-            None => (place, None),
+        let Some(held) = held else { return (place, None) };
+        let stated_size = held.size.filter(|_| resource.is_named(&held.reference.target_digest));
+        match self.open(resource, held).await {
+            None => (Place { stated_size, ..place }, None),
+            opened => (place, opened),
         }
     }
 
@@ -376,22 +388,27 @@ impl Cache {
     /// [`Failure::damage`] if it is not what its name says; then it has been set aside.
     async fn answer(
         &self,
-        Call { site, resource, .. }: Call<'_>,
-        reference: Ref,
+        Call { site, protocol, resource, .. }: Call<'_>,
+        mut reference: Ref,
         used: RefKey,
         blob: &Blob,
         outcome: Outcome,
+        way: Way,
     ) -> Result<Served, Failure> {
         let size = blob.size();
         let (artifact_type, digest) = (resource.key.proxy.artifact_type, reference.target_digest);
         let body = if size <= MAX_IN_MEMORY || matches!(resource.delivery, Delivery::Whole { .. }) {
             let read = self.proofs.read(artifact_type, &digest, blob).await;
-            Body::Memory(read.map_err(|_| Failure::damage())?)
+            let content = read.map_err(|_| Failure::damage())?;
+            // A ref that was written by hand, or before types were looked at, may not say it.
+            correct_type(protocol, resource.kind, &mut reference, &content);
+            Body::Memory(content)
         } else {
             Body::Blob(self.proofs.lend(artifact_type, digest, blob))
         };
         let meters = Arc::clone(&site.meters);
-        Ok(Served { reference, size: Some(size), named: true, outcome, detail: None, body, meters, used })
+        let size = Some(size);
+        Ok(Served { reference, size, named: true, outcome, way, detail: None, body, meters, used })
     }
 
     /// An answer that is past its time; `detail` says why it is given all the same.
@@ -401,7 +418,8 @@ impl Cache {
         (held, blob): (Held, Blob),
         detail: &'static str,
     ) -> Result<Served, Failure> {
-        let mut served = self.answer(call, held.reference, held.used, &blob, Outcome::Stale).await?;
+        let (reference, used) = (held.reference, held.used);
+        let mut served = self.answer(call, reference, used, &blob, Outcome::Stale, Way::Cache).await?;
         served.detail = Some(detail);
         Ok(served)
     }

@@ -19,13 +19,12 @@ use super::judge::Judged;
 use super::meters::Outcome;
 use super::outlet::Outlet;
 use super::passing::Passing;
-use super::relay::date_by;
+use super::reading::{correct_type, reading, stated_digest};
 use super::through::Place;
 use super::transfer::Transfer;
 use super::{Cache, Decision, Site, ask_for, decide};
 use crate::index::Record;
-use crate::model::http_cache::end_to_end;
-use crate::model::{Checksum, Claim, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source};
 use crate::protocol::{Protocol, Refusal};
 use crate::store::{Blob, Sealed, Staged, StoreError};
 use crate::upstream::{Answer, Ask, UpstreamError};
@@ -80,6 +79,8 @@ pub(super) struct Arrived {
     pub sealed: Sealed,
     /// The bytes, if it is delivered whole.
     pub document: Option<Bytes>,
+    /// The status of the answer that brought it.
+    pub said: u16,
 }
 
 impl Job {
@@ -150,8 +151,12 @@ impl Job {
                 return Ok(Obtained::Passing(Box::new(passing)));
             }
             (Said::Body(answer, ask), _) => {
-                let arrived = self.download(*answer, &ask, Some(end)).await?;
-                return self.publish(arrived, end).await;
+                let said = answer.status.as_u16();
+                let obtained = async {
+                    let arrived = self.download(*answer, &ask, Some(end)).await?;
+                    self.publish(arrived, end).await
+                };
+                return obtained.await.map_err(|failure: Failure| failure.answered(said));
             }
         };
         settled.map(|settled| Obtained::Settled(Box::new(settled)))
@@ -168,7 +173,7 @@ impl Job {
         let is_newer = |held: &Held| reference.fetched_at > held.reference.fetched_at;
         let newer = self.held.as_ref().is_none_or(|(held, _)| is_newer(held));
         let usable = decide(Some(&reference), &self.resource, self.cache.clock.now()) == Decision::Use;
-        (newer && usable).then_some(Settled { reference, blob, outcome: Outcome::Joined })
+        (newer && usable).then_some(Settled { reference, blob, outcome: Outcome::Joined, said: None })
     }
 
     /// Content that the store has, but that nothing of this scope vouches for: upstream is asked
@@ -198,15 +203,16 @@ impl Job {
             return Ok(None);
         }
         let mut reference = reading(&self.resource, &answer, digest, blob.size(), self.cache.clock.now());
+        if self.protocol.is_document(&reference.kind) {
+            let document = self.read(&digest, &blob).await?;
+            self.describe(&mut reference, &document)?;
+        }
         if self.resource.media_type == MediaType::Upstream && reference.media_type.is_none() {
             return Ok(None);
         }
-        if self.protocol.is_document(&reference.kind) {
-            let document = self.read(&digest, &blob).await?;
-            reference.links = Some(self.links(&reference, &document)?);
-        }
         self.renew_ref(&reference).await?;
-        Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated }))
+        let said = Some(answer.status.as_u16());
+        Ok(Some(Settled { reference, blob, outcome: Outcome::Revalidated, said }))
     }
 
     fn ask_at(&self, source: &Source) -> Result<Ask, Failure> {
@@ -277,10 +283,11 @@ impl Job {
         }
         if reference.links.is_none() && self.protocol.is_document(&reference.kind) {
             let document = self.read(&reference.target_digest, blob).await?;
-            reference.links = Some(self.links(&reference, &document)?);
+            self.describe(&mut reference, &document)?;
         }
         self.renew_ref(&reference).await?;
-        Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated })
+        let said = Some(answer.status.as_u16());
+        Ok(Settled { reference, blob: blob.clone(), outcome: Outcome::Revalidated, said })
     }
 
     /// Takes the body, checked; followers are let in at `end` as soon as they may see it.
@@ -291,7 +298,7 @@ impl Job {
         end: Option<&FillEnd>,
     ) -> Result<Arrived, Failure> {
         let resource = &self.resource;
-        let size = answer.content_length().or(resource.size);
+        let size = answer.content_length().or(resource.size).or(self.place.stated_size);
         let limit = resource.delivery.limit();
         if let Some(limit) = limit.filter(|limit| size.is_some_and(|size| size > *limit)) {
             return Err(Failure::passing(Refusal::TooLarge { limit }, "too-large"));
@@ -348,6 +355,7 @@ impl Job {
     ) -> Result<Arrived, Failure> {
         let mut reference = reading(&self.resource, &answer, Digest::of(b""), 0, self.cache.clock.now());
         self.mark_variant(&mut reference);
+        let said = answer.status.as_u16();
         let transfer = Transfer { upstream: &self.site.upstream, ask, checked: !claims.is_empty(), limit };
         transfer.run(answer, &mut staged, &mut |why| outlet.pass_by(why)).await?;
         let reader = staged.reader();
@@ -363,19 +371,19 @@ impl Job {
             Delivery::Whole { .. } => Some(reader.whole(sealed.size).map_err(|_| unreadable())?),
             Delivery::Streamed => None,
         };
-        Ok(Arrived { reference, sealed, document })
+        Ok(Arrived { reference, sealed, document, said })
     }
 
     /// Publishes what has arrived, if the dialect accepts it. What it accepts and the store does not is for
     /// those who wait all the same.
     async fn publish(&self, arrived: Arrived, end: &FillEnd) -> Result<Obtained, Failure> {
-        let Arrived { mut reference, sealed, document } = arrived;
+        let Arrived { mut reference, sealed, document, said } = arrived;
         let judged = match &document {
             Some(document) => self.judge(document).await?,
             None => Judged::default(),
         };
         if let Some(document) = document.as_ref().filter(|_| self.protocol.is_document(&reference.kind)) {
-            reference.links = Some(self.links(&reference, document)?);
+            self.describe(&mut reference, document)?;
         }
         let is_told = sealed.unstored().is_some();
         let _turn = match sealed.size {
@@ -385,7 +393,7 @@ impl Job {
         };
         let failure = match self.keep(&reference, sealed, judged).await {
             Ok(blob) => {
-                let settled = Settled { reference, blob, outcome: Outcome::Filled };
+                let settled = Settled { reference, blob, outcome: Outcome::Filled, said: Some(said) };
                 return Ok(Obtained::Settled(Box::new(settled)));
             }
             Err(failure) => failure,
@@ -428,11 +436,15 @@ impl Job {
         self.cache.proofs.read(artifact_type, digest, blob).await.map_err(|_| Failure::damage())
     }
 
-    fn links(&self, reference: &Ref, document: &[u8]) -> Result<Vec<Claim>, Failure> {
-        let media_type = reference.media_type.as_deref();
-        self.protocol.links(&reference.kind, media_type, document).ok_or_else(|| {
-            Failure::passing(Refusal::BadUpstream("the document is not what it should be"), "malformed")
-        })
+    /// Notes what a document says of itself and what it needs.
+    fn describe(&self, reference: &mut Ref, document: &[u8]) -> Result<(), Failure> {
+        correct_type(self.protocol, self.resource.kind, reference, document);
+        let links = self.protocol.links(&reference.kind, reference.media_type.as_deref(), document);
+        reference.links = Some(links.ok_or(Failure::passing(
+            Refusal::BadUpstream("the document is not what it should be"),
+            "malformed",
+        ))?);
+        Ok(())
     }
 
     /// Publishes a ref of content that is in the store. A disk that takes no ref costs the next request a
@@ -519,44 +531,6 @@ impl Cache {
             }
         });
     }
-}
-
-/// What an answer says about a resource, as a ref.
-pub(super) fn reading(
-    resource: &Resource,
-    answer: &Answer,
-    digest: Digest,
-    size: u64,
-    now: Timestamp,
-) -> Ref {
-    let mut reference = Ref::new(resource.kind.to_owned(), digest, size, now);
-    reference.media_type = match resource.media_type {
-        MediaType::Upstream => answer.content_type().map(str::to_owned),
-        MediaType::Fixed(media_type) => Some(media_type.to_owned()),
-    };
-    reference.upstream = Some(answer.host.clone());
-    reference.ttl_seconds = resource.freshness.ttl_seconds();
-    reference.etag = answer.etag().map(str::to_owned);
-    reference.last_modified = answer.last_modified().map(str::to_owned);
-    let kept = resource.keep_headers.iter();
-    reference.headers =
-        kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned()))).collect();
-    if resource.transparent {
-        reference.headers = end_to_end(&answer.headers);
-        reference.media_type = answer.header("content-type").map(str::to_owned);
-    }
-    if resource.freshness.is_upstreams() {
-        date_by(&mut reference, answer.status, &answer.headers, answer);
-    }
-    reference
-}
-
-/// The digest that an answer states for its content.
-fn stated_digest(answer: &Answer, header: &str) -> Result<Option<Checksum>, UpstreamError> {
-    let parse = |text: &str| {
-        text.parse().map_err(|error| UpstreamError::Senseless(format!("`{header}` is not a digest: {error}")))
-    };
-    answer.header(header).map(parse).transpose()
 }
 
 fn unreadable() -> Failure {

@@ -6,8 +6,9 @@ use http::header::{AUTHORIZATION, DATE, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::failure::Failure;
-use super::obtain::{Job, reading};
+use super::obtain::Job;
 use super::passing::Passing;
+use super::reading::reading;
 use crate::model::http_cache::{self, Excuse, Moment, ResponseDirectives, may_store};
 use crate::model::{Digest, Http, Ref};
 use crate::upstream::{Answer, UpstreamError};

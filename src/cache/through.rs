@@ -9,15 +9,17 @@ use super::failure::Failure;
 use super::fill::{Content, Fill, Fills, Settled, Stage};
 use super::find::Held;
 use super::follow::{Flow, Follower};
-use super::obtain::{self, Job};
+use super::obtain::Job;
+use super::reading::reading;
 pub(super) use super::variants::Place;
 use super::variants::variant_of;
+use super::way::{Forward, Way, Why};
 use super::{Body, Cache, Call, Decision, Interest, Outcome, Served, ask_for, decide};
 use crate::model::http_cache::{Excuse, may_excuse};
 use crate::model::{Checksum, Delivery, Digest, Freshness, Ref, Resource};
 use crate::protocol::Refusal;
 use crate::store::Blob;
-use crate::upstream::Ask;
+use crate::upstream::{Ask, UpstreamError};
 
 /// How long a client with cached content in reach waits for upstream to confirm it, or for a disk to take it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -73,13 +75,14 @@ impl Cache {
     ) -> Result<Option<Served>, Failure> {
         let Call { resource, want, .. } = call;
         if self.absent.holds(&resource.key, self.clock.now()) {
-            return Err(Failure::passing(Refusal::NotFound, "not-found"));
+            return Err(Failure::remembered());
         }
         if want.interest == Interest::Head
             && resource.delivery == Delivery::Streamed
             && !self.fills.is_running(&place.key)
+            && let Some(served) = self.peek(call, &place).await?
         {
-            return self.peek(call).await.map(Some);
+            return Ok(Some(served));
         }
         self.serve_through(call, place, None, None, company).await
     }
@@ -100,11 +103,12 @@ impl Cache {
             (Company::Any, own) => own,
             (Company::None, _) => Company::None,
         };
+        let why = Why::of(held.is_some(), &place, call.resource);
         let (fill, started) = self.join(call, place.clone(), held.clone(), company)?;
         let early = fill.is_asking();
         let stage = arrival(fill.clone(), patience).await?;
         if started || self.is_shared(call.resource, &stage, early) {
-            return self.serve_stage(call, stage, started).await;
+            return self.serve_stage(call, stage, started, why).await;
         }
         match &stage {
             Stage::Flowing(_, flow) if flow.has_arrived() => {
@@ -116,7 +120,7 @@ impl Cache {
             Stage::Flowing(..) | Stage::Passing(_) => {
                 let (fill, _) = self.join(call, place, held, Company::None)?;
                 let stage = arrival(fill, patience).await?;
-                self.serve_stage(call, stage, true).await
+                self.serve_stage(call, stage, true, why).await
             }
             Stage::Settled(_) | Stage::Unkept(_) | Stage::Asking => Ok(None),
         }
@@ -190,68 +194,105 @@ impl Cache {
         call: Call<'_>,
         stage: Stage,
         started: bool,
+        why: Why,
     ) -> Result<Option<Served>, Failure> {
         let filled = if started { Outcome::Filled } else { Outcome::Joined };
+        let forward = |status| Forward { why, status, stored: false, collapsed: !started };
+        let came = |reference: &Ref| forward(Some(reference.status()));
         let served = match stage {
             Stage::Settled(result) => {
-                let Settled { reference, blob, outcome } = Result::clone(&result)?;
-                let outcome = if outcome == Outcome::Filled { filled } else { outcome };
+                let Settled { reference, blob, outcome, said } =
+                    Result::clone(&result).map_err(|failure| {
+                        let way = failure.way.with(|forward| Forward { collapsed: !started, ..forward });
+                        Failure { way, ..failure }
+                    })?;
+                let stored = outcome == Outcome::Filled;
+                let collapsed = !started || outcome == Outcome::Joined;
+                let way = Way::Forward(Forward { stored, collapsed, ..forward(said) });
+                let outcome = if stored { filled } else { outcome };
                 let used = call.resource.key.clone();
-                return self.answer(call, reference, used, &blob, outcome).await.map(Some);
+                return self.answer(call, reference, used, &blob, outcome, way).await.map(Some);
             }
             Stage::Flowing(reference, flow) => {
                 let outcome = if flow.reader.is_unstored() { Outcome::Passed } else { filled };
-                following(call, Ref::clone(&reference), flow, outcome)
+                let is_head = call.want.interest == Interest::Head;
+                if is_head && flow.size.is_none() && !flow.comes_whole().await {
+                    let broken = Failure::passing(Refusal::BadUpstream("the transfer broke"), "broken");
+                    return Err(broken.answered(reference.status()));
+                }
+                following(call, Ref::clone(&reference), flow, outcome, came(&reference))
             }
             Stage::Unkept(unkept) => match &unkept.content {
                 Content::Flow(flow) => {
-                    following(call, unkept.reference.clone(), Arc::clone(flow), Outcome::Passed)
+                    let forward = came(&unkept.reference);
+                    following(call, unkept.reference.clone(), Arc::clone(flow), Outcome::Passed, forward)
                 }
                 Content::Document(bytes) => {
                     let (size, body) = (Some(bytes.len() as u64), Body::Memory(bytes.clone()));
-                    Some(arriving(call, unkept.reference.clone(), size, true, Outcome::Passed, body))
+                    let (reference, forward) = (unkept.reference.clone(), came(&unkept.reference));
+                    Some(arriving(call, reference, size, true, Outcome::Passed, forward, body))
                 }
             },
             Stage::Passing(passing) => {
                 let passed = passing.take().ok_or(Failure::passing(Refusal::Internal, "taken"))?;
                 let (reference, body) = (passing.reference.clone(), Body::Passing(passed));
-                Some(arriving(call, reference, passing.size, false, Outcome::Passed, body))
+                let forward = came(&reference);
+                Some(arriving(call, reference, passing.size, false, Outcome::Passed, forward, body))
             }
             Stage::Asking => return Err(Failure::passing(Refusal::Internal, "unsettled")),
         };
         Ok(served)
     }
 
-    /// The headers of content that is not cached, without fetching it.
-    async fn peek(&self, Call { site, resource, want, .. }: Call<'_>) -> Result<Served, Failure> {
+    /// The headers of content that is not cached, without fetching it. `None` if upstream's answer to a HEAD does
+    /// not tell them, its size included: clients take a HEAD without a length for a failure.
+    async fn peek(&self, call: Call<'_>, place: &Place) -> Result<Option<Served>, Failure> {
+        let Call { site, resource, want, .. } = call;
         let ask = Ask { head: true, ..ask_for(resource, &resource.source, want.via)? };
         let now = self.clock.now();
         let answer = match site.upstream.send(&ask).await {
             Ok(answer) => answer,
+            Err(UpstreamError::Status(405 | 501)) => return Ok(None),
             Err(error) => return Err(self.note_failure(resource, error.into(), now)),
         };
         let digest = resource.expect.as_ref().and_then(Checksum::digest);
-        let size = answer.content_length();
+        let size = answer.content_length().or(resource.size).or(place.stated_size);
+        // By HTTP's own rules upstream's answer is the answer, whatever it leaves out.
+        if size.is_none() && !resource.freshness.is_upstreams() {
+            return Ok(None);
+        }
         let (named, digest) = (digest.is_some(), digest.unwrap_or_else(|| Digest::of(b"")));
-        let reference = obtain::reading(resource, &answer, digest, size.unwrap_or(0), now);
-        Ok(Served {
-            reference,
-            size,
-            named,
-            outcome: if resource.freshness.is_upstreams() { Outcome::Passed } else { Outcome::Filled },
-            detail: None,
-            body: Body::Memory(bytes::Bytes::new()),
-            meters: Arc::clone(&site.meters),
-            used: resource.key.clone(),
-        })
+        let reference = reading(resource, &answer, digest, size.unwrap_or(0), now);
+        let outcome = if resource.freshness.is_upstreams() { Outcome::Passed } else { Outcome::Filled };
+        let (why, status) = (Why::of(false, place, resource), Some(answer.status.as_u16()));
+        let forward = Forward { why, status, stored: false, collapsed: false };
+        let body = Body::Memory(bytes::Bytes::new());
+        Ok(Some(arriving(call, reference, size, named, outcome, forward, body)))
+    }
+}
+
+impl Why {
+    /// Why a request goes forward whose resource is kept in this place, or not.
+    pub(super) fn of(is_held: bool, place: &Place, resource: &Resource) -> Self {
+        match is_held {
+            true => Self::Stale,
+            false if place.key != resource.key => Self::VaryMiss,
+            false => Self::UriMiss,
+        }
     }
 }
 
 /// The answer to one who follows a fill; `None` if its beginning is gone.
-fn following(call: Call<'_>, reference: Ref, flow: Arc<Flow>, outcome: Outcome) -> Option<Served> {
-    let (size, named) = (flow.size, flow.named);
+fn following(
+    call: Call<'_>,
+    reference: Ref,
+    flow: Arc<Flow>,
+    outcome: Outcome,
+    forward: Forward,
+) -> Option<Served> {
+    let (size, named) = (flow.known_size(), flow.named);
     let body = Body::Following(Follower::new(flow)?);
-    Some(arriving(call, reference, size, named, outcome, body))
+    Some(arriving(call, reference, size, named, outcome, forward, body))
 }
 
 /// An answer that comes from upstream.
@@ -261,10 +302,17 @@ fn arriving(
     size: Option<u64>,
     named: bool,
     outcome: Outcome,
+    forward: Forward,
     body: Body,
 ) -> Served {
     let (meters, used) = (Arc::clone(&call.site.meters), call.resource.key.clone());
-    Served { reference, size, named, outcome, detail: None, body, meters, used }
+    // What is not kept has no key of its own that it would be missing under.
+    let why = match forward.why {
+        Why::UriMiss if outcome == Outcome::Passed => Why::Miss,
+        why => why,
+    };
+    let way = Way::Forward(Forward { why, ..forward });
+    Served { reference, size, named, outcome, way, detail: None, body, meters, used }
 }
 
 /// Waits for a fill, with `patience` not longer than until it is that old.

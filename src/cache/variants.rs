@@ -20,12 +20,14 @@ pub(super) struct Place {
     pub since: Option<Timestamp>,
     /// How many fills had ended when it was looked at.
     pub looked_at: u64,
+    /// The size of what is not there but named by its digest, if a ref states it.
+    pub stated_size: Option<u64>,
 }
 
 impl Place {
     /// Where a resource is kept that has no variants, as far as is known.
     pub(super) fn of(resource: &Resource) -> Self {
-        Self { key: resource.key.clone(), since: None, looked_at: 0 }
+        Self { key: resource.key.clone(), since: None, looked_at: 0, stated_size: None }
     }
 }
 
@@ -44,7 +46,7 @@ impl Cache {
         };
         let wanted = found.as_ref().and_then(|held| variant_of(&held.reference, resource));
         let Some((wanted, key)) = wanted else { return (Place::of(resource), None) };
-        let place = Place { key, since, looked_at: 0 };
+        let place = Place { key, since, looked_at: 0, stated_size: None };
         if wanted == variant {
             return (place, found);
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::http_cache::RequestDirectives;
-use super::{Checksum, RefKey};
+use super::{Checksum, Digest, RefKey};
 
 /// One thing a client may ask for: where it is kept, where it comes from, how long it holds, and
 /// how to know that it arrived whole.
@@ -100,6 +100,11 @@ impl Resource {
 }
 
 impl Resource {
+    /// Whether its name says that it is the content of this digest.
+    pub fn is_named(&self, digest: &Digest) -> bool {
+        self.expect.as_ref().and_then(Checksum::digest).as_ref() == Some(digest)
+    }
+
     /// What the client allows, as far as that counts.
     pub fn directives(&self) -> RequestDirectives {
         self.asked.heed.of(self.asked.directives)

@@ -58,6 +58,12 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
     /// gathered. A refusal for a request that can be answered without asking for content.
     fn route(&self, head: &Head<'_>, proxies: &ProxyTable, gathered: &Gathered) -> Result<Route, Unrouted>;
 
+    /// The media type of a document, by what is in it; `None` where `stated`, which upstream or a ref says, will do,
+    /// and where the document does not tell.
+    fn media_type(&self, _kind: &str, _stated: Option<&str>, _document: &[u8]) -> Option<&'static str> {
+        None
+    }
+
     /// What has to be fetched along with a new version of a document before that is shown; `old` is the
     /// version that is shown now. Companions have no companions of their own.
     ///

@@ -16,7 +16,7 @@ use warp::Reply as _;
 
 use super::conditional::{self, Verdict};
 use super::exchange::Exchange;
-use crate::cache::{Body, Outcome, Reader, Served};
+use crate::cache::{Body, Forward, Outcome, Reader, Served, Way, Why};
 use crate::model::{Digest, Ref, Timestamp};
 use crate::protocol::{Document, Reply};
 
@@ -109,38 +109,51 @@ fn merge(headers: &mut HeaderMap, extra: impl IntoIterator<Item = (HeaderName, H
     }
 }
 
-/// Adds what differs from one answer to the next: `Age` and `Cache-Status`.
-pub(super) fn stamp(headers: &mut HeaderMap, age_seconds: u64, status: HeaderValue) {
-    headers.insert(AGE, age_seconds.into());
+/// The [`CACHE_STATUS`] of a ready answer.
+pub(super) const HIT: HeaderValue = HeaderValue::from_static("repoxy; hit");
+
+/// Adds what differs from one answer to the next: `Age`, if it has one, and `Cache-Status`.
+pub(super) fn stamp(headers: &mut HeaderMap, age_seconds: Option<u64>, status: HeaderValue) {
+    headers.extend(age_seconds.map(|age_seconds| (AGE, age_seconds.into())));
     headers.insert(CACHE_STATUS, status);
 }
 
-/// The member that this cache adds to `Cache-Status` (RFC 9211 section 2). `hit` and `fwd` exclude
-/// each other there.
-pub(super) fn cache_status(
-    outcome: Outcome,
-    detail: Option<&'static str>,
-    reference: &Ref,
-    now: Timestamp,
-) -> HeaderValue {
-    match outcome {
-        Outcome::Passed => value(&format!("repoxy; fwd=miss; fwd-status={}", reference.status()))
-            .unwrap_or(HeaderValue::from_static("repoxy; fwd=miss")),
-        Outcome::Filled if reference.status() != 200 => {
-            value(&format!("repoxy; fwd=uri-miss; fwd-status={}; stored", reference.status()))
-                .unwrap_or(HeaderValue::from_static("repoxy; fwd=uri-miss; stored"))
-        }
-        Outcome::Hit => HeaderValue::from_static("repoxy; hit"),
-        Outcome::Revalidated => HeaderValue::from_static("repoxy; fwd=stale; fwd-status=304"),
-        Outcome::Filled => HeaderValue::from_static("repoxy; fwd=uri-miss; fwd-status=200; stored"),
-        Outcome::Joined => HeaderValue::from_static("repoxy; fwd=uri-miss; collapsed"),
-        Outcome::Stale => {
-            let over = reference.age(now).as_secs().saturating_sub(reference.ttl_seconds.unwrap_or(0));
-            let detail = detail.unwrap_or("unavailable");
-            value(&format!("repoxy; hit; ttl=-{over}; detail=\"upstream {detail}\""))
-                .unwrap_or(HeaderValue::from_static("repoxy; hit"))
+/// What `Cache-Status` says of an answer with content.
+pub(super) fn status_of(served: &Served, now: Timestamp) -> HeaderValue {
+    if served.outcome != Outcome::Stale {
+        return cache_status(served.way, None, None);
+    }
+    let detail = format!("upstream {}", served.detail.unwrap_or("unavailable"));
+    let reference = &served.reference;
+    let over = reference.age(now).as_secs().saturating_sub(reference.ttl_seconds.unwrap_or(0));
+    cache_status(served.way, Some(over), Some(&detail))
+}
+
+/// The member that this cache adds to `Cache-Status` (RFC 9211 section 2): by which way the answer came, by how
+/// many seconds it is past its time, and what else there is to say. `hit` and `fwd` exclude each other there, and
+/// an answer that comes neither from the cache nor from upstream has neither.
+pub(super) fn cache_status(way: Way, over_seconds: Option<u64>, detail: Option<&str>) -> HeaderValue {
+    let mut line = "repoxy".to_owned();
+    match way {
+        Way::Cache if over_seconds.is_none() && detail.is_none() => return HIT,
+        Way::Cache => line.push_str("; hit"),
+        Way::Here => {}
+        Way::Forward(Forward { why, status, stored, collapsed }) => {
+            line.push_str(match why {
+                Why::UriMiss => "; fwd=uri-miss",
+                Why::VaryMiss => "; fwd=vary-miss",
+                Why::Miss => "; fwd=miss",
+                Why::Stale => "; fwd=stale",
+                Why::Method => "; fwd=method",
+            });
+            line.extend(status.map(|status| format!("; fwd-status={status}")));
+            line.push_str(if stored { "; stored" } else { "" });
+            line.push_str(if collapsed { "; collapsed" } else { "" });
         }
     }
+    line.extend(over_seconds.map(|over| format!("; ttl=-{over}")));
+    line.extend(detail.map(|detail| format!("; detail=\"{detail}\"")));
+    value(&line).unwrap_or(HeaderValue::from_static("repoxy"))
 }
 
 /// Answers with content, or as much of it as the request's conditions leave.
@@ -299,7 +312,7 @@ mod tests {
     /// Status, headers and body of the answer to a request for ten bytes.
     async fn ask(method: Method, lines: &[(HeaderName, &str)]) -> (u16, HeaderMap, Bytes) {
         let mut headers = named(&reference(r#","etag":"\"e\"""#), Some(10), Vec::new());
-        stamp(&mut headers, 7, HeaderValue::from_static("repoxy; hit"));
+        stamp(&mut headers, Some(7), HeaderValue::from_static("repoxy; hit"));
         let content = Content::Memory(Bytes::from_static(b"0123456789"));
         let response = super::content(&exchange(method, lines), headers, Some(10), content);
         let (head, body) = response.into_parts();
@@ -353,18 +366,36 @@ mod tests {
     }
 
     #[test]
-    fn cache_status_names_the_outcome() {
-        let now = "2025-11-09T13:00:00Z".parse().expect("a time");
-        let old = reference(r#","ttlSeconds":600"#);
-        for (outcome, detail, line) in [
-            (Outcome::Hit, None, "repoxy; hit"),
-            (Outcome::Revalidated, None, "repoxy; fwd=stale; fwd-status=304"),
-            (Outcome::Filled, None, "repoxy; fwd=uri-miss; fwd-status=200; stored"),
-            (Outcome::Joined, None, "repoxy; fwd=uri-miss; collapsed"),
-            (Outcome::Stale, Some("timeout"), "repoxy; hit; ttl=-3000; detail=\"upstream timeout\""),
-            (Outcome::Stale, None, "repoxy; hit; ttl=-3000; detail=\"upstream unavailable\""),
+    fn cache_status_tells_which_way_an_answer_came() {
+        let forward =
+            |why, status, stored, collapsed| Way::Forward(Forward { why, status, stored, collapsed });
+        for (way, over, detail, line) in [
+            (Way::Cache, None, None, "repoxy; hit"),
+            (Way::Cache, None, Some("not-found"), "repoxy; hit; detail=\"not-found\""),
+            (
+                Way::Cache,
+                Some(3000),
+                Some("upstream timeout"),
+                "repoxy; hit; ttl=-3000; detail=\"upstream timeout\"",
+            ),
+            (Way::Here, None, Some("refused"), "repoxy; detail=\"refused\""),
+            (forward(Why::Stale, Some(304), false, false), None, None, "repoxy; fwd=stale; fwd-status=304"),
+            (
+                forward(Why::UriMiss, Some(200), true, false),
+                None,
+                None,
+                "repoxy; fwd=uri-miss; fwd-status=200; stored",
+            ),
+            (forward(Why::VaryMiss, None, false, true), None, None, "repoxy; fwd=vary-miss; collapsed"),
+            (
+                forward(Why::Miss, Some(429), false, false),
+                None,
+                Some("rate-limited"),
+                "repoxy; fwd=miss; fwd-status=429; detail=\"rate-limited\"",
+            ),
+            (forward(Why::Method, Some(201), false, false), None, None, "repoxy; fwd=method; fwd-status=201"),
         ] {
-            assert_eq!(cache_status(outcome, detail, &old, now), line);
+            assert_eq!(cache_status(way, over, detail), line);
         }
     }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::answer::{self, Content, Response};
 use super::exchange::Exchange;
 use super::health::{self, Lifecycle};
-use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Served, Want};
+use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Refused, Served, Want, Way};
 use crate::model::{ProxyId, ProxyTable, Resource, Timestamp};
 use crate::protocol::{
     Derive, Document, Fetch, Gathered, Need, Part, Protocol, Refusal, Reply, Route, Unrouted,
@@ -31,6 +31,9 @@ const MAX_REQUEST: usize = 4 << 20;
 
 /// The longest that such a body may take to arrive.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `Cache-Status` says of a document that is composed of what is cached.
+const DERIVED: &str = "derived";
 
 /// How often a dialect may find that it has to know more.
 const MAX_ROUNDS: usize = 8;
@@ -92,14 +95,14 @@ impl Application for App {
             return Answering::Now(local(&exchange, page));
         };
         if exchange.survey.looped {
-            return Answering::Now(refused(&exchange, protocol, &Refusal::Loop));
+            return Answering::Now(refused(&exchange, protocol, &Refusal::Loop.into()));
         }
         match protocol.route(&head, &self.proxies, &Gathered::default()) {
             Ok(Route::Local(reply)) => Answering::Now(local(&exchange, reply)),
-            Err(Unrouted::Refused(refusal)) => Answering::Now(refused(&exchange, protocol, &refusal)),
+            Err(Unrouted::Refused(refusal)) => Answering::Now(refused(&exchange, protocol, &refusal.into())),
             routed => Answering::Later(Box::pin(async move {
                 let answered = self.answer_later(&exchange, protocol, routed).await;
-                answered.unwrap_or_else(|refusal| refused(&exchange, protocol, &refusal))
+                answered.unwrap_or_else(|why| refused(&exchange, protocol, &why))
             })),
         }
     }
@@ -115,7 +118,7 @@ impl App {
         let ready = self.cache.ready(exchange.target()?, directed)?;
         let mut headers = ready.headers.clone();
         let age = seconds(ready.fetched_at, self.cache.clock().now());
-        answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit"));
+        answer::stamp(&mut headers, Some(age), answer::HIT);
         exchange.belongs_to(Arc::clone(&ready.meters));
         exchange.settle(Outcome::Hit.as_str());
         let content = match &ready.body {
@@ -131,7 +134,7 @@ impl App {
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         mut routed: Result<Route, Unrouted>,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         let mut gathered = Gathered::default();
         for _ in 0..MAX_ROUNDS {
             if let Some(meters) = proxy_of(&routed).and_then(|proxy| self.cache.meters(proxy)) {
@@ -150,7 +153,7 @@ impl App {
                 Ok(Route::Held { fetch, otherwise }) => {
                     return Box::pin(self.held(exchange, protocol, &fetch, &otherwise)).await;
                 }
-                Err(Unrouted::Refused(refusal)) => return Err(refusal),
+                Err(Unrouted::Refused(refusal)) => return Err(refusal.into()),
                 Err(Unrouted::Needs(needs)) => {
                     let via = exchange.via();
                     Box::pin(self.cache.gather(protocol, needs, via.as_deref(), &mut gathered)).await;
@@ -159,7 +162,7 @@ impl App {
             }
         }
         tracing::error!(resource = %exchange.uri, "a dialect never has enough");
-        Err(Refusal::Internal)
+        Err(Refusal::Internal.into())
     }
 
     /// Serves a resource. `lasting` says that the target alone decides which resource it is, so that
@@ -170,7 +173,7 @@ impl App {
         protocol: &'static dyn Protocol,
         fetch: &Fetch,
         lasting: bool,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         let via = exchange.via();
         let want = Want { interest: interest(exchange, fetch), via: via.as_deref() };
         let served = self.cache.fetch(protocol, fetch, want).await?;
@@ -184,7 +187,7 @@ impl App {
         protocol: &'static dyn Protocol,
         fetch: &Fetch,
         otherwise: &Refusal,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         let want = Want { interest: interest(exchange, fetch), via: None };
         let served = self.cache.held(protocol, fetch, want, otherwise).await?;
         self.show(exchange, protocol, fetch, served, false).await
@@ -198,12 +201,12 @@ impl App {
         fetch: &Fetch,
         served: Served,
         lasting: bool,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         exchange.settle(served.outcome.as_str());
 
         let now = self.cache.clock().now();
-        let age = served.reference.current_age(now).as_secs();
-        let status = answer::cache_status(served.outcome, served.detail, &served.reference, now);
+        let age = Some(served.reference.current_age(now).as_secs());
+        let status = answer::status_of(&served, now);
         if fetch.rewrite {
             let document = Box::pin(rewrite(exchange, protocol, fetch, served)).await?;
             let mut headers = answer::document_headers(&document);
@@ -233,7 +236,7 @@ impl App {
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         resource: Resource,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         let body = receive(exchange).await?;
         let via = exchange.via();
         let want = Want { interest: Interest::Body, via: via.as_deref() };
@@ -244,8 +247,8 @@ impl App {
         let fetch = Fetch { resource, rewrite: false };
         let extra = protocol.headers(&exchange.head(), &fetch, &served.reference);
         let mut headers = answer::headers(&served, extra);
-        let status = HeaderValue::from_static("repoxy; fwd=method");
-        answer::stamp(&mut headers, served.reference.current_age(now).as_secs(), status);
+        let age = Some(served.reference.current_age(now).as_secs());
+        answer::stamp(&mut headers, age, answer::status_of(&served, now));
         let code = StatusCode::from_u16(served.reference.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         Ok(answer::relayed(exchange, code, headers, served.body))
     }
@@ -255,11 +258,13 @@ impl App {
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         derive: &Derive,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, Refused> {
         let names = self.cache.names(protocol, derive).await?;
         let document = protocol.derive(&exchange.head(), derive, &names)?;
         exchange.settle("derived");
-        Ok(made(exchange, answer::document_headers(&document), document.body))
+        let mut headers = answer::document_headers(&document);
+        answer::stamp(&mut headers, None, answer::cache_status(Way::Cache, None, Some(DERIVED)));
+        Ok(made(exchange, headers, document.body))
     }
 
     /// Answers with a document that was made of others; it is as old as the oldest of them.
@@ -268,8 +273,9 @@ impl App {
         let now = self.cache.clock().now();
         let oldest = gathered.documents().map(|(_, gotten)| gotten.reference.fetched_at).min();
         let mut headers = answer::document_headers(&document);
-        let age = seconds(oldest.unwrap_or(now), now);
-        answer::stamp(&mut headers, age, HeaderValue::from_static("repoxy; hit; detail=derived"));
+        let age = Some(seconds(oldest.unwrap_or(now), now));
+        // Some of it may have been fetched for it, some not.
+        answer::stamp(&mut headers, age, answer::cache_status(Way::Here, None, Some(DERIVED)));
         made(exchange, headers, document.body)
     }
 }
@@ -333,13 +339,16 @@ fn local(exchange: &Exchange, reply: Reply) -> Response {
     answer::reply(exchange.is_head(), reply)
 }
 
-fn refused(exchange: &Exchange, protocol: &dyn Protocol, refusal: &Refusal) -> Response {
+fn refused(exchange: &Exchange, protocol: &dyn Protocol, why: &Refused) -> Response {
+    let Refused { refusal, way, detail } = why;
     // The client hears of it too, but is seldom who can do something about it.
     if let Refusal::Untrusted { why } = refusal {
         tracing::warn!(resource = %exchange.shown(), why, "upstream sent what cannot be trusted");
     }
     exchange.settle("refused");
-    answer::reply(exchange.is_head(), protocol.refuse(&exchange.head(), refusal))
+    let mut response = answer::reply(exchange.is_head(), protocol.refuse(&exchange.head(), refusal));
+    answer::stamp(response.headers_mut(), None, answer::cache_status(*way, None, Some(detail)));
+    response
 }
 
 /// What a client gets whose request made a handler panic.

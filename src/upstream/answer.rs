@@ -270,7 +270,8 @@ fn judge(
         304 => return senseless("`not modified` without a condition"),
         416 if ask.resume.is_some() => return Err(UpstreamError::NotResumable),
         429 => {
-            return Err(UpstreamError::RateLimited { retry_after: Some(retry::pause_of(headers, limits)) });
+            let retry_after = Some(retry::pause_of(headers, limits));
+            return Err(UpstreamError::RateLimited { retry_after, asked: true });
         }
         _ if ask.take == Take::Any => return Ok(()),
         404 | 410 => return Err(UpstreamError::NotFound),

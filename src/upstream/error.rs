@@ -21,11 +21,13 @@ pub enum UpstreamError {
         /// Whether no credentials were configured.
         anonymous: bool,
     },
-    /// 429.
+    /// 429, or the pause after one is in force.
     #[error("upstream limits the rate of requests")]
     RateLimited {
-        /// What `Retry-After` said, or the pause that is in force.
+        /// What `Retry-After` said, or what is left of the pause.
         retry_after: Option<Duration>,
+        /// Whether upstream was asked.
+        asked: bool,
     },
     /// The breaker is open: upstream was not asked.
     #[error("upstream is not asked for now after repeated failures")]

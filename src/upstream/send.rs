@@ -211,7 +211,7 @@ async fn visit(
         }
         answer => admitted.report(answer),
     }
-    if let Err(UpstreamError::RateLimited { retry_after: Some(pause) }) = &answer {
+    if let Err(UpstreamError::RateLimited { retry_after: Some(pause), .. }) = &answer {
         place.site.pause(&login, *pause);
     }
     answer

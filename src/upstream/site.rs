@@ -54,7 +54,7 @@ impl Site {
     /// Whether it may be asked now by this identity.
     pub(super) fn check(&self, login: &Login, now: Instant) -> Result<(), UpstreamError> {
         if let Some(left) = lock(&self.pauses).left(login, now) {
-            return Err(UpstreamError::RateLimited { retry_after: Some(left) });
+            return Err(UpstreamError::RateLimited { retry_after: Some(left), asked: false });
         }
         match lock(&self.breaker).wait(now) {
             Some(retry_after) => Err(UpstreamError::Open { retry_after }),

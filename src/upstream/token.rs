@@ -122,7 +122,8 @@ fn judge(
         StatusCode::OK => Ok(()),
         status if is_denial(status) => Err(UpstreamError::Denied { status: status.as_u16(), anonymous }),
         StatusCode::TOO_MANY_REQUESTS => {
-            Err(UpstreamError::RateLimited { retry_after: Some(retry::pause_of(headers, limits)) })
+            let retry_after = Some(retry::pause_of(headers, limits));
+            Err(UpstreamError::RateLimited { retry_after, asked: true })
         }
         status if status.is_server_error() => Err(UpstreamError::Status(status.as_u16())),
         status => Err(UpstreamError::Senseless(format!("status {} from the token service", status.as_u16()))),

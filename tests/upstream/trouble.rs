@@ -75,7 +75,7 @@ async fn a_429_is_not_tried_again_and_upstream_is_left_alone_as_long_as_it_asked
     origin.on("/x").rate_limited("120").once();
     let upstream = plain(&origin);
     let limited = |error: &UpstreamError| match error {
-        UpstreamError::RateLimited { retry_after } => retry_after.expect("a time").as_secs_f64().round(),
+        UpstreamError::RateLimited { retry_after, .. } => retry_after.expect("a time").as_secs_f64().round(),
         other => panic!("{other:?}"),
     };
     assert!((limited(&failure(&upstream, &ask("/x")).await) - 120.0).abs() < f64::EPSILON);

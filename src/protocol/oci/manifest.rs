@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Deserializer};
 
 use super::grammar::is_digest;
+use super::resource::INDEX_TYPE;
 use crate::model::{Claim, Digest, DigestError};
 
 /// The most digests that a document may name. The largest images have some hundred layers.
@@ -50,8 +51,10 @@ struct FsLayer {
     blob_sum: String,
 }
 
-/// A list that is there; `null` is what some writers make of an empty one.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+/// A list that is there; `null` is what Go makes of an empty one.
+pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
     Ok(Some(Option::deserialize(deserializer)?.unwrap_or_default()))
 }
 
@@ -70,21 +73,32 @@ enum Form {
     Schema1,
 }
 
+/// The media types that manifests have. The first of a form is what one is that does not say.
+const MEDIA_TYPES: [(&str, Form); 7] = [
+    ("application/vnd.oci.image.manifest.v1+json", Form::Image),
+    ("application/vnd.docker.distribution.manifest.v2+json", Form::Image),
+    (INDEX_TYPE, Form::Index),
+    ("application/vnd.docker.distribution.manifest.list.v2+json", Form::Index),
+    ("application/vnd.oci.artifact.manifest.v1+json", Form::Artifact),
+    ("application/vnd.docker.distribution.manifest.v1+prettyjws", Form::Schema1),
+    ("application/vnd.docker.distribution.manifest.v1+json", Form::Schema1),
+];
+
 impl Form {
     fn of_media_type(media_type: &str) -> Option<Self> {
-        // Parameters and case do not matter (RFC 9110, section 8.3.1).
-        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match essence.as_str() {
-            "application/vnd.oci.image.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v2+json" => Some(Self::Image),
-            "application/vnd.oci.image.index.v1+json"
-            | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(Self::Index),
-            "application/vnd.oci.artifact.manifest.v1+json" => Some(Self::Artifact),
-            "application/vnd.docker.distribution.manifest.v1+prettyjws"
-            | "application/vnd.docker.distribution.manifest.v1+json" => Some(Self::Schema1),
-            _ => None,
-        }
+        known(media_type).map(|(_, form)| form)
     }
+
+    fn media_type(self) -> Option<&'static str> {
+        MEDIA_TYPES.iter().find(|(_, form)| *form == self).map(|(name, _)| *name)
+    }
+}
+
+/// A media type of manifests, as it is written, and its form.
+fn known(media_type: &str) -> Option<(&'static str, Form)> {
+    // Parameters and case do not matter (RFC 9110, section 8.3.1).
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    MEDIA_TYPES.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(essence))
 }
 
 impl Document {
@@ -136,6 +150,21 @@ pub(super) fn links(media_type: Option<&str>, document: &[u8]) -> Option<Vec<Cla
         }
     }
     Some(links)
+}
+
+/// The media type of a manifest of which no manifest's type is stated: what it says itself, else that of its form.
+/// Clients take it from `Content-Type`, and one without, or with `application/json`, is of no use to them. `None` if
+/// what is stated will do, or the document does not tell.
+pub(super) fn media_type(stated: Option<&str>, document: &[u8]) -> Option<&'static str> {
+    if stated.and_then(known).is_some() {
+        return None;
+    }
+    let document: Document = super::from_object(document)?;
+    let form = document.form()?;
+    match &document.media_type {
+        Some(own) => known(own).filter(|(_, own)| *own == form).map(|(name, _)| name),
+        None => form.media_type(),
+    }
 }
 
 impl Descriptor {
@@ -219,6 +248,41 @@ mod tests {
             ("schema1", DOCKER_IMAGE),
         ] {
             assert_eq!(links(Some(media_type), &fixture(name)), None, "{name} as {media_type}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_without_a_manifests_type_tells_its_own() {
+        let artifact = "application/vnd.oci.artifact.manifest.v1+json";
+        for (name, expected) in [
+            ("image", OCI_IMAGE),
+            ("image-docker", DOCKER_IMAGE),
+            ("index", OCI_INDEX),
+            ("list-docker", DOCKER_LIST),
+            ("artifact-manifest", artifact),
+            ("schema1", SCHEMA1),
+        ] {
+            let document = fixture(name);
+            for stated in
+                [None, Some("application/json"), Some("application/octet-stream"), Some("text/html")]
+            {
+                assert_eq!(media_type(stated, &document), Some(expected), "{name} as {stated:?}");
+            }
+            for stated in [OCI_IMAGE, DOCKER_LIST, "APPLICATION/vnd.oci.image.index.v1+json; charset=utf-8"] {
+                assert_eq!(media_type(Some(stated), &document), None, "{name} as {stated}");
+            }
+        }
+        for (document, expected) in [
+            (r#"{"manifests":[]}"#, Some(OCI_INDEX)),
+            (r#"{"config":{"digest":"x"},"layers":[]}"#, Some(OCI_IMAGE)),
+            (r#"{"layers":null}"#, Some(OCI_IMAGE)),
+            (&*format!(r#"{{"mediaType":"{OCI_INDEX}","layers":[]}}"#), None),
+            (r#"{"mediaType":"text/html","layers":[]}"#, None),
+            (r#"{"layers":[],"manifests":[]}"#, None),
+            ("{}", None),
+            ("<html>", None),
+        ] {
+            assert_eq!(media_type(None, document.as_bytes()), expected, "{document}");
         }
     }
 

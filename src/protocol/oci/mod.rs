@@ -24,9 +24,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use self::request::{Endpoint, Request};
 use self::resource::{Place, kind};
 use super::{Derive, Document, Fetch, Gathered, Head, Protocol, Refusal, Reply, Route, Unrouted};
-use crate::model::{ArtifactType, Claim, Freshness, ProxyTable, Ref, RefPath, RefRules};
+use crate::model::{
+    ArtifactType, Claim, Descriptor, Freshness, ProxyTable, Ref, RefPath, RefRules, Resource,
+};
 
-/// Says that this is a registry, on every answer.
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -75,6 +76,16 @@ impl Protocol for Oci {
         }
     }
 
+    fn media_type(&self, kind: &str, stated: Option<&str>, document: &[u8]) -> Option<&'static str> {
+        if self.is_document(kind) { manifest::media_type(stated, document) } else { None }
+    }
+
+    /// What is no list must not take the place of one: a proxy in front of upstream that asks for a login
+    /// says 200 too.
+    fn vet(&self, resource: &Resource, document: &[u8], _: &Gathered) -> Result<Vec<Descriptor>, Refusal> {
+        lists::check(resource.kind, document).map(|()| Vec::new())
+    }
+
     fn rewrite(&self, head: &Head<'_>, reference: &Ref, document: &[u8]) -> Result<Document, Refusal> {
         let request = Request::parse(head)?;
         match request.endpoint {
@@ -89,10 +100,11 @@ impl Protocol for Oci {
         lists::catalog(&Request::parse(head)?, *limit, names)
     }
 
-    /// The `Link` and `OCI-Filters-Applied` of a document that is rewritten come with the document.
+    /// Those of a document that is rewritten come with the document.
     fn headers(&self, head: &Head<'_>, fetch: &Fetch, reference: &Ref) -> Vec<(HeaderName, HeaderValue)> {
         let resource = &fetch.resource;
-        let mut headers = vec![API_VERSION];
+        let request = Request::parse(head).ok();
+        let mut headers: Vec<_> = common(request.as_ref()).collect();
         let mut add =
             |name, value: String| headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
         if matches!(resource.kind, kind::TAG | kind::MANIFEST | kind::BLOB) {
@@ -106,13 +118,8 @@ impl Protocol for Oci {
         if resource.freshness == Freshness::Immutable {
             add(CACHE_CONTROL, "max-age=31536000".to_owned());
         }
-        if let Ok(request) = Request::parse(head) {
-            if let Some(namespace) = request.namespace() {
-                add(NAMESPACE, namespace.to_owned());
-            }
-            if resource.kind == kind::REFERRERS && !fetch.rewrite {
-                headers.extend(lists::next_referrers(&request, reference));
-            }
+        if resource.kind == kind::REFERRERS && !fetch.rewrite {
+            headers.extend(request.and_then(|request| lists::referrers_link(&request, reference)));
         }
         headers
     }
@@ -120,6 +127,14 @@ impl Protocol for Oci {
     fn refuse(&self, head: &Head<'_>, refusal: &Refusal) -> Reply {
         refuse::reply(head, refusal)
     }
+}
+
+/// The headers of every answer: that this is a registry, and in whose place it stands, if the client says whom it
+/// means ("Registry Proxying").
+fn common(request: Option<&Request>) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let namespace = request.and_then(Request::namespace);
+    let namespace = namespace.and_then(|namespace| HeaderValue::from_str(namespace).ok());
+    std::iter::once(API_VERSION).chain(namespace.map(|namespace| (NAMESPACE, namespace)))
 }
 
 /// The answer to "is this a registry?". Clients need no login here.

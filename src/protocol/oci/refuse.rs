@@ -20,7 +20,10 @@ pub(super) fn reply(head: &Head<'_>, refusal: &Refusal) -> Reply {
         Some(detail) => json!({"code": code, "message": message, "detail": detail}),
         None => json!({"code": code, "message": message}),
     };
-    let mut headers = vec![super::API_VERSION, (CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    // Nobody is stood in for whose proxy is not there.
+    let namesake = request.as_ref().filter(|_| *refusal != Refusal::NoProxy);
+    let mut headers: Vec<_> = super::common(namesake).collect();
+    headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
     headers.extend(refusal.headers());
     Reply { status: status(refusal), headers, body: Bytes::from(json!({"errors": [error]}).to_string()) }
 }

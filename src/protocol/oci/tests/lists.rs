@@ -30,6 +30,11 @@ fn a_list_of_tags_holds_to_n_and_last_even_if_upstream_does_not() {
         ("/v2/alpine/tags/list?n=5&last=d", None, all, "", None),
         ("/v2/alpine/tags/list?n=0", None, all, "", None),
         ("/v2/alpine/tags/list?n=4", None, all, "a b c d", None),
+        // … and `last` is gone since: more than was asked for is all there are.
+        ("/v2/alpine/tags/list?n=1&last=bb", None, all, "c", Some("alpine/tags/list?last=c&n=1")),
+        ("/v2/alpine/tags/list?n=3&last=e", None, all, "", None),
+        // No more than was asked for may be a page by age, the last one.
+        ("/v2/a/tags/list?n=3&last=5", None, by_age, "1 10 9", None),
         // The client's own name for it is kept, in the link too.
         ("/v2/hub/alpine/tags/list?n=3", None, all, "a b c", Some("hub/alpine/tags/list?last=c&n=3")),
         (
@@ -90,15 +95,45 @@ fn the_link_to_the_next_page_is_a_request_that_is_understood() {
 
 #[test]
 fn what_is_no_list_is_upstreams_fault() {
-    for bad in ["", "<html>", "[]", r#"{"tags":{}}"#, r#"{"tags":[1]}"#] {
-        let asked = get("/v2/a/tags/list");
-        let refusal = Oci.rewrite(&asked.head(), &reference(&[]), bad.as_bytes());
-        assert!(matches!(refusal, Err(Refusal::BadUpstream(_))), "{bad}");
-        if bad != r#"{"tags":{}}"# && bad != r#"{"tags":[1]}"# {
-            let asked = get(&format!("/v2/a/referrers/sha256:{HEX}?artifactType=x/y"));
-            let refusal = Oci.rewrite(&asked.head(), &reference(&[]), bad.as_bytes());
-            assert!(matches!(refusal, Err(Refusal::BadUpstream(_))), "{bad}");
+    let referrers = format!("/v2/a/referrers/sha256:{HEX}");
+    let typed = format!("{referrers}?artifactType=x/y");
+    for bad in [
+        "",
+        "<html>",
+        "[]",
+        "{}",
+        r#"{"errors":[]}"#,
+        r#"{"tags":{},"manifests":{}}"#,
+        r#"{"tags":[1],"manifests":[1]}"#,
+        r#"{"tags":["#,
+        r#"{"manifests":[[]]}"#,
+    ] {
+        for target in ["/v2/a/tags/list", &referrers, &typed] {
+            let asked = get(target);
+            let vetted = Oci.vet(&asked.fetch().resource, bad.as_bytes(), &Gathered::default());
+            assert!(matches!(vetted, Err(Refusal::BadUpstream(_))), "{target}: {bad}");
+            // One that was kept before lists were judged.
+            if asked.fetch().rewrite {
+                let refusal = Oci.rewrite(&asked.head(), &reference(&[]), bad.as_bytes());
+                assert!(matches!(refusal, Err(Refusal::BadUpstream(_))), "{target}: {bad}");
+            }
         }
+    }
+}
+
+#[test]
+fn what_is_a_list_is_accepted_and_what_is_none_is_not_read_for_one() {
+    for (target, good) in [
+        ("/v2/a/tags/list".to_owned(), r#"{"name":"a","tags":["x","../y"],"more":1}"#),
+        ("/v2/a/tags/list".to_owned(), r#"{"tags":null}"#),
+        (format!("/v2/a/referrers/sha256:{HEX}"), r#"{"manifests":[]}"#),
+        (format!("/v2/a/referrers/sha256:{HEX}"), r#"{"schemaVersion":2,"manifests":null}"#),
+        (format!("/v2/a/referrers/sha256:{HEX}"), r#"{"manifests":[{},{"artifactType":"x/y"}]}"#),
+        ("/v2/a/manifests/x".to_owned(), "<html>"),
+        (format!("/v2/a/blobs/sha256:{HEX}"), "<html>"),
+    ] {
+        let vetted = Oci.vet(&get(&target).fetch().resource, good.as_bytes(), &Gathered::default());
+        assert_eq!(vetted, Ok(Vec::new()), "{target}: {good}");
     }
 }
 
