@@ -112,3 +112,19 @@ async fn where_upstream_knows_no_referrers_its_404_is_passed_on_and_the_tag_stan
     }
     assert_eq!((origin.count("GET", &referrers(&image)), origin.count("GET", &fallback.path)), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_upstream_is_gone_clients_are_sent_to_the_tag_that_is_cached_in_place_of_referrers() {
+    let origin = Origin::start().await;
+    let images = [origin.image("library/app", "1.0", 1, 10), origin.image("library/app", "2.0", 2, 10)];
+    let tag = images[0].digest.to_string().replace(':', "-");
+    let fallback = origin.manifest("library/app", &tag, INDEX, REFERRERS);
+    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    assert_eq!(repoxy.get(&fallback.path).await.status, StatusCode::OK);
+    repoxy.settle().await;
+    origin.stop().await;
+    let status = async |image| repoxy.get(&referrers(image)).await.status;
+    assert_eq!(status(&images[0]).await, StatusCode::NOT_FOUND);
+    let unknown = status(&images[1]).await;
+    assert!(unknown.is_server_error(), "{unknown}: nobody knows of this one");
+}

@@ -175,6 +175,8 @@ impl<'t> Place<'t> {
             accept: Some(INDEX_TYPE),
             media_type: MediaType::Fixed(INDEX_TYPE),
             keep_headers: &["link", "oci-filters-applied"],
+            // Without an API clients turn to the tag; so they shall when nobody can be asked.
+            alternative: Some(self.key(Area::Refs, &format!("tags/{}", fallback_tag(subject)))?),
             ..self.list(kind::REFERRERS, &path, &format!("referrers/{subject}"), &query)?
         })
     }
@@ -182,6 +184,15 @@ impl<'t> Place<'t> {
     fn list(&self, kind: &'static str, path: &str, source: &str, query: &Query) -> Result<Resource, Refusal> {
         let question = if query.is_empty() { "" } else { "?" };
         self.resource(kind, Area::Cache, path, &format!("{source}{question}{query}"))
+    }
+
+    fn key(&self, area: Area, path: &str) -> Result<RefKey, Refusal> {
+        let repository = &self.repository;
+        let path: RefPath = format!("{repository}/{path}")
+            .parse()
+            .map_err(|_| Refusal::Invalid { what: Part::Path, why: "it is too long" })?;
+        debug_assert_eq!(scope(&path), repository, "a path is read back as it was made");
+        Ok(RefKey { proxy: self.proxy.id.clone(), area, path })
     }
 
     /// What all have in common: a document with a short life.
@@ -192,19 +203,22 @@ impl<'t> Place<'t> {
         path: &str,
         source: &str,
     ) -> Result<Resource, Refusal> {
-        let repository = &self.repository;
-        let path: RefPath = format!("{repository}/{path}")
-            .parse()
-            .map_err(|_| Refusal::Invalid { what: Part::Path, why: "it is too long" })?;
-        debug_assert_eq!(scope(&path), repository, "a path is read back as it was made");
-        let key = RefKey { proxy: self.proxy.id.clone(), area, path };
-        let source = Source::Path(format!("/v2/{repository}/{source}"));
+        let key = self.key(area, path)?;
+        let source = Source::Path(format!("/v2/{}/{source}", self.repository));
         let delivery = Delivery::Whole { limit: LIST_MAX_LEN };
         Ok(Resource {
-            token_scope: Some(format!("repository:{repository}:pull")),
+            token_scope: Some(format!("repository:{}:pull", self.repository)),
             ..Resource::new(key, kind, source, Freshness::For(LIST_TTL), delivery)
         })
     }
+}
+
+/// The tag that stands for a list of referrers where a registry has no API for it (distribution specification, "Referrers
+/// Tag Schema"): both parts of the digest, cut to what a tag may have.
+fn fallback_tag(subject: &Checksum) -> String {
+    let digest = subject.to_string();
+    let (algorithm, hex) = digest.split_once(':').unwrap_or((&digest, ""));
+    format!("{algorithm:.32}-{hex:.64}")
 }
 
 /// The proxy that a path component means, by its name or one of its namespaces.
