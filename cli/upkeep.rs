@@ -15,7 +15,7 @@ use repoxy::config::{Config, Proxy};
 use repoxy::index::{Handle, Notice, Options, RefQuery, Writer};
 use repoxy::maintain::results::{self, Task};
 use repoxy::maintain::{self, Made, NoProgress, Upkeep};
-use repoxy::model::{Area, SystemClock};
+use repoxy::model::{Area, Causes, SystemClock};
 use repoxy::store::{Pressure, Store};
 
 use crate::exit::CliError;
@@ -136,7 +136,7 @@ impl Kept {
                 Ok(rebuilt) => tracing::info!(refs = rebuilt.refs, "the index was rebuilt"),
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %Causes(&error),
                         "the index could not be rebuilt, the files answer"
                     );
                     sleep(REBUILD_AGAIN).await;
@@ -150,7 +150,7 @@ impl Kept {
         let store = Arc::clone(&self.store);
         aside("count", move || async move {
             if let Err(error) = store.count().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "could not count blobs");
+                tracing::warn!(error = %Causes(&error), "could not count blobs");
             }
         })
     }
@@ -178,7 +178,7 @@ impl Kept {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "could not make room");
+                    tracing::warn!(error = %Causes(&error), "could not make room");
                 }
             }
             sleep(ROOM_AGAIN).await;

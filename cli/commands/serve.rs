@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use repoxy::cache::{Cache, Parts};
 use repoxy::config::{self, Config, Proxy, Supplied, Supplies};
-use repoxy::model::{Clock as _, ProxyId, SystemClock, Timestamp};
+use repoxy::model::{Causes, Clock as _, ProxyId, SystemClock, Timestamp};
 use repoxy::protocol;
 use repoxy::server::{App, Lifecycle, Server, ServerError, Settings, TlsFiles, TlsReload, stop_signals};
 use repoxy::store::{Limits, Session, Store};
@@ -47,7 +47,7 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     if let Some(session) = session
         && let Err(error) = session.end().await
     {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the next start will take this for a crash");
+        tracing::warn!(error = %Causes(&error), "the next start will take this for a crash");
     }
     served.map(|()| Exit::Done)
 }
@@ -103,9 +103,9 @@ async fn begin(store: &Store) -> (Option<Session>, Timestamp) {
     match store.begin_session(now).await {
         Ok((session, since)) => (Some(session), since),
         Err(error) => {
-            let error = &error as &dyn std::error::Error;
+            let error = Causes(&error);
             tracing::warn!(
-                error,
+                %error,
                 "cannot tell how the last server ended, so each blob is read before it is served"
             );
             (None, now)
@@ -117,8 +117,8 @@ async fn begin(store: &Store) -> (Option<Session>, Timestamp) {
 async fn prepare(store: Arc<Store>, proxies: Vec<ProxyId>) {
     for proxy in proxies {
         if let Some(error) = store.stage(&proxy, None, &[]).await.unstored() {
-            let error = error as &dyn std::error::Error;
-            tracing::warn!(error, %proxy, "the store takes no files for now");
+            let error = Causes(error);
+            tracing::warn!(%error, %proxy, "the store takes no files for now");
         }
     }
 }
@@ -227,8 +227,8 @@ async fn reload_on(mut hangups: Signal, cache: Arc<Cache>, tls: TlsReload) {
             let upstreams = cache.reload();
             let own = tls.reload();
             if let Err(error) = &own {
-                let error = error as &dyn std::error::Error;
-                tracing::error!(error, "the server's own certificate stays as it was");
+                let error = Causes(error);
+                tracing::error!(%error, "the server's own certificate stays as it was");
             }
             upstreams && own.is_ok()
         });
@@ -238,8 +238,8 @@ async fn reload_on(mut hangups: Signal, cache: Arc<Cache>, tls: TlsReload) {
                 "not all credentials and certificates could be read again; those that the errors above name stay as they were"
             ),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "credentials and certificates may be as they were");
+                let error = Causes(&error);
+                tracing::error!(%error, "credentials and certificates may be as they were");
             }
         }
     }

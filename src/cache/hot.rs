@@ -4,7 +4,7 @@
 //! is bounded in bytes and open files, and holds no truth: dropping it costs time and nothing else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -100,9 +100,14 @@ impl Ready {
     }
 }
 
+/// A time between two clearings of the hot map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Era(u64);
+
 /// The hot map.
 #[derive(Debug)]
 pub(super) struct Hot {
+    era: AtomicU64,
     in_memory: Bounded<Arc<str>, Arc<Ready>>,
     open: Bounded<Arc<str>, Arc<Ready>>,
     off: bool,
@@ -112,6 +117,7 @@ impl Hot {
     /// A map that holds at most `max_bytes` of bodies and headers; none at all for zero.
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
+            era: AtomicU64::new(0),
             in_memory: Bounded::builder()
                 .weigher(|target: &Arc<str>, ready: &Arc<Ready>| weight(target, ready))
                 .max_capacity(max_bytes)
@@ -139,13 +145,22 @@ impl Hot {
         self.off
     }
 
-    /// Keeps a ready answer.
-    pub(super) fn keep(&self, target: &str, ready: Ready) {
+    /// The present era.
+    pub(super) fn era(&self) -> Era {
+        Era(self.era.load(Ordering::Acquire))
+    }
+
+    /// Keeps a ready answer that was looked for in this era: what was read before a clearing is what the clearing was for.
+    pub(super) fn keep(&self, era: Era, target: &str, ready: Ready) {
         if self.off || target.len() > MAX_TARGET {
             return;
         }
         let map = if matches!(ready.body, ReadyBody::Memory(_)) { &self.in_memory } else { &self.open };
         map.insert(target.into(), Arc::new(ready));
+        // Asked last: a clearing that begins now finds it.
+        if self.era() != era {
+            self.forget(target);
+        }
     }
 
     /// Drops a ready answer.
@@ -156,6 +171,7 @@ impl Hot {
 
     /// Drops everything: the store has changed under it.
     pub(super) fn clear(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
         self.in_memory.invalidate_all();
         self.open.invalidate_all();
     }
@@ -220,12 +236,12 @@ mod tests {
         let each = 10_000 + OVERHEAD as u64;
         let hot = Hot::new(5 * each);
         for n in 0..50 {
-            hot.keep(&n.to_string(), ready(bytes(10_000)));
+            hot.keep(hot.era(), &n.to_string(), ready(bytes(10_000)));
         }
         let kept = count(&hot, 50);
         assert!((1..=4).contains(&kept), "{kept}: the targets count too");
         assert!(hot.in_memory.weighted_size() <= 5 * each);
-        hot.keep("large", ready(bytes(60_000)));
+        hot.keep(hot.era(), "large", ready(bytes(60_000)));
         hot.in_memory.run_pending_tasks();
         assert!(hot.get("large", at(15)).is_none(), "larger than all the room there is");
         assert!(hot.in_memory.weighted_size() <= 5 * each);
@@ -236,23 +252,26 @@ mod tests {
         let hot = Hot::new(ROOM);
         let open = open_blob().await;
         for n in 0..MAX_OPEN + 50 {
-            hot.keep(&n.to_string(), ready(open.clone()));
+            hot.keep(hot.era(), &n.to_string(), ready(open.clone()));
         }
         assert_eq!(count(&hot, MAX_OPEN + 50), MAX_OPEN);
         assert_eq!(hot.in_memory.entry_count(), 0);
-        hot.keep("in memory", ready(bytes(10)));
+        hot.keep(hot.era(), "in memory", ready(bytes(10)));
         assert!(hot.get("in memory", at(15)).is_some());
     }
 
     #[tokio::test]
     async fn clearing_drops_what_is_in_memory_and_what_is_open_and_what_comes_later_stays() {
         let hot = Hot::new(ROOM);
-        hot.keep("memory", ready(bytes(10)));
-        hot.keep("open", ready(open_blob().await));
+        hot.keep(hot.era(), "memory", ready(bytes(10)));
+        hot.keep(hot.era(), "open", ready(open_blob().await));
         assert!(["memory", "open"].iter().all(|target| hot.get(target, at(15)).is_some()));
+        let before = hot.era();
         hot.clear();
         assert!(["memory", "open"].iter().all(|target| hot.get(target, at(15)).is_none()));
-        hot.keep("memory", ready(bytes(10)));
+        hot.keep(before, "memory", ready(bytes(10)));
+        assert!(hot.get("memory", at(15)).is_none(), "it was read before");
+        hot.keep(hot.era(), "memory", ready(bytes(10)));
         assert!(hot.get("memory", at(15)).is_some());
     }
 
@@ -260,7 +279,7 @@ mod tests {
     fn an_answer_is_ready_from_when_it_was_fetched_until_it_is_past_its_time_and_then_gone() {
         for (asked, expected) in [(9, false), (10, true), (19, true), (20, false)] {
             let hot = Hot::new(ROOM);
-            hot.keep("a", ready(bytes(10)));
+            hot.keep(hot.era(), "a", ready(bytes(10)));
             assert_eq!(hot.get("a", at(asked)).is_some(), expected, "at {asked}");
             assert_eq!(hot.get("a", at(15)).is_some(), expected, "forgotten if it was not at {asked}");
         }
@@ -269,11 +288,11 @@ mod tests {
     #[test]
     fn without_room_and_for_long_targets_nothing_is_kept() {
         let (off, on) = (Hot::new(0), Hot::new(ROOM));
-        off.keep("a", ready(bytes(10)));
+        off.keep(off.era(), "a", ready(bytes(10)));
         assert!(off.is_off() && off.get("a", at(15)).is_none());
         for (length, kept) in [(MAX_TARGET, true), (MAX_TARGET + 1, false)] {
             let target = "x".repeat(length);
-            on.keep(&target, ready(bytes(10)));
+            on.keep(on.era(), &target, ready(bytes(10)));
             assert_eq!(on.get(&target, at(15)).is_some(), kept, "{length}");
         }
     }

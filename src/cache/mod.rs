@@ -45,7 +45,7 @@ use std::time::Duration;
 pub use body::{Body, BodyStream, Reader};
 pub use decide::{Decision, decide};
 pub use follow::Follower;
-pub use hot::{Ready, ReadyBody};
+pub use hot::{Era, Ready, ReadyBody};
 use http::HeaderMap;
 pub use meters::{Outcome, ProxyMeters};
 pub use passing::Passed;
@@ -54,7 +54,9 @@ pub use way::{Forward, Refused, Way, Why};
 
 use crate::index::{Handle, Writer};
 use crate::model::http_cache::RequestDirectives;
-use crate::model::{Clock, Delivery, Heed, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp};
+use crate::model::{
+    Causes, Clock, Delivery, Heed, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp,
+};
 use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
 use crate::upstream::{Ask, Take, Target, Upstream};
@@ -454,7 +456,14 @@ impl Cache {
     /// Keeps a ready answer for a request target; `headers` are all but `Age` and `Cache-Status`.
     /// Only content whose bytes are in the store, and that any request for the target may have, is kept;
     /// other answers are ignored.
-    pub fn keep_ready(&self, target: &str, resource: &Resource, served: &Served, headers: &HeaderMap) {
+    pub fn keep_ready(
+        &self,
+        era: Era,
+        target: &str,
+        resource: &Resource,
+        served: &Served,
+        headers: &HeaderMap,
+    ) {
         if self.hot.is_off() {
             return;
         }
@@ -481,7 +490,12 @@ impl Cache {
         let made_at = reference.fetched_at.saturating_sub(came_aged).unwrap_or(reference.fetched_at);
         let mut ready = Ready::new(headers.clone(), body, made_at, fresh_until, used, meters);
         ready.heed = resource.asked.heed;
-        self.hot.keep(target, ready);
+        self.hot.keep(era, target, ready);
+    }
+
+    /// What [`Self::keep_ready`] is to be told of an answer that is looked for from now on.
+    pub fn era(&self) -> Era {
+        self.hot.era()
     }
 
     /// Drops all ready answers, because another process has taken something away.
@@ -528,8 +542,8 @@ impl Cache {
         for (proxy, site) in &self.sites {
             if let Err(error) = site.upstream.reload() {
                 all = false;
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, %proxy, "this proxy's credentials and certificates stay as they were");
+                let error = Causes(&error);
+                tracing::error!(%error, %proxy, "this proxy's credentials and certificates stay as they were");
             }
         }
         all

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::fill::FillEnd;
 use super::follow::{Flow, Release};
 use super::obtain::Job;
-use crate::model::Ref;
+use crate::model::{Causes, Ref};
 use crate::store::StoreError;
 
 /// The way out of one fill. Dropped without [`Outlet::release`], it tells followers that the fill failed.
@@ -70,8 +70,8 @@ impl Drop for Outlet<'_> {
 impl Job {
     /// Logs and counts that what was fetched is not kept.
     pub(super) fn tell_unstored(&self, why: &StoreError) {
-        let error = why as &dyn std::error::Error;
-        tracing::warn!(error, key = %self.resource.key, "what was fetched could not be stored and is passed on");
+        let error = Causes(why);
+        tracing::warn!(%error, key = %self.resource.key, "what was fetched could not be stored and is passed on");
         self.site.meters.unstored();
     }
 }

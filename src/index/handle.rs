@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 
 use super::database::{Health, Options};
 use super::{Index, IndexError};
+use crate::model::Causes;
 
 /// The index of the moment, if there is one.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl Handle {
             Err(error) => {
                 // Said once, not every second.
                 if !self.away.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no index, the files answer");
+                    tracing::warn!(error = %Causes(&error), "no index, the files answer");
                 }
                 Notice::Away
             }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::record::{BATCH, Read, Record, USES_BATCH};
 use super::{Handle, IndexError};
-use crate::model::{RefKey, Timestamp};
+use crate::model::{Causes, RefKey, Timestamp};
 
 /// The most entries that wait to be written.
 const QUEUE: usize = 10_000;
@@ -191,7 +191,7 @@ impl Thread {
                 Ok(()) => return Written::Committed,
                 Err(IndexError::Busy) if !self.state.stopping.load(Ordering::Relaxed) => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "could not write to the index");
+                    tracing::warn!(error = %Causes(&error), "could not write to the index");
                     return Written::Failed;
                 }
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::fsck;
 use super::gc;
 use super::{MaintainError, Rebuilt};
-use crate::model::{Clock, Timestamp};
+use crate::model::{Causes, Clock, Timestamp};
 use crate::store::Store;
 
 const ENDED: &str = "repoxy_upkeep_last_end_timestamp_seconds";
@@ -130,7 +130,7 @@ pub async fn note<T: Counts>(store: &Store, clock: &dyn Clock, task: Task, ended
     // Strings, numbers and a map of them: serialising cannot fail.
     let text = serde_json::to_string(&result).unwrap_or_default();
     if let Err(error) = store.write_note(&task.note(), &text).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "could not note how the run ended");
+        tracing::warn!(error = %Causes(&error), "could not note how the run ended");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, is async, or knows a protocol. Everything that arrives from outside (a
 //! path, a header, a file, a document) becomes one of these types by parsing, or an error.
 
+mod causes;
 mod clock;
 mod digest;
 pub mod http_cache;
@@ -14,6 +15,7 @@ mod resource;
 mod rules;
 mod share;
 
+pub use causes::Causes;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use digest::{Algorithm, Checksum, Digest, DigestError, Hashed, Hasher};
 pub use http_rules::{HttpRules, PathRule, Pattern, PatternError, Treatment};

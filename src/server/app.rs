@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::answer::{self, Content, Response};
 use super::exchange::Exchange;
 use super::health::{self, Lifecycle};
-use crate::cache::{Body, Cache, Interest, Outcome, Reader, ReadyBody, Refused, Served, Want, Way};
+use crate::cache::{Body, Cache, Era, Interest, Outcome, Reader, ReadyBody, Refused, Served, Want, Way};
 use crate::model::{ProxyId, ProxyTable, Resource, Timestamp};
 use crate::protocol::{
     Derive, Document, Fetch, Gathered, Need, Part, Protocol, Refusal, Reply, Route, Unrouted,
@@ -176,8 +176,9 @@ impl App {
     ) -> Result<Response, Refused> {
         let via = exchange.via();
         let want = Want { interest: interest(exchange, fetch), via: via.as_deref() };
+        let era = lasting.then(|| self.cache.era());
         let served = self.cache.fetch(protocol, fetch, want).await?;
-        self.show(exchange, protocol, fetch, served, lasting).await
+        self.show(exchange, protocol, fetch, served, era).await
     }
 
     /// Serves a resource from the cache alone.
@@ -190,17 +191,17 @@ impl App {
     ) -> Result<Response, Refused> {
         let want = Want { interest: interest(exchange, fetch), via: None };
         let served = self.cache.held(protocol, fetch, want, otherwise).await?;
-        self.show(exchange, protocol, fetch, served, false).await
+        self.show(exchange, protocol, fetch, served, None).await
     }
 
-    /// Answers with what was served.
+    /// Answers with what was served, and keeps it ready if it was looked for in an era of the ready answers.
     async fn show(
         &self,
         exchange: &Exchange,
         protocol: &'static dyn Protocol,
         fetch: &Fetch,
         served: Served,
-        lasting: bool,
+        era: Option<Era>,
     ) -> Result<Response, Refused> {
         exchange.settle(served.outcome.as_str());
 
@@ -221,11 +222,11 @@ impl App {
         if code != StatusCode::OK {
             return Ok(answer::relayed(exchange, code, headers, served.body));
         }
-        if lasting
+        if let Some(era) = era
             && served.size.is_some()
             && let Some(target) = exchange.target()
         {
-            self.cache.keep_ready(target, &fetch.resource, &served, &headers);
+            self.cache.keep_ready(era, target, &fetch.resource, &served, &headers);
         }
         Ok(answer::content(exchange, headers, served.size, Content::Body(served.body)))
     }
