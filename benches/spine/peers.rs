@@ -91,7 +91,6 @@ impl Yard {
         );
         let locations = "location / {\n\
              proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection '';\n\
-             proxy_buffers 8 32k; proxy_busy_buffers_size 64k;\n\
              proxy_cache content; proxy_cache_valid 200 7d;\n\
              proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; }";
         nginx(directory, &http, locations)

@@ -175,12 +175,16 @@ impl Index {
         let always = options.readers.max(1);
         let readers = r2d2::Pool::builder()
             .max_size(always.saturating_add(SPARE_READERS))
-            .min_idle(Some(always))
+            // r2d2 would open another one whenever fewer than this lie idle, and keep it.
+            .min_idle(Some(0))
             .max_lifetime(None)
             .idle_timeout(None)
             .test_on_check_out(false)
             .connection_timeout(OPEN_PATIENCE)
             .build(manager)?;
+        // Those that are there always are opened now.
+        let opened: Vec<_> = (0..always).map(|_| readers.get()).collect::<Result<_, _>>()?;
+        drop(opened);
         let index = Self(Arc::new(Shared {
             path: path.into(),
             identity,
