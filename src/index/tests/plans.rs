@@ -1,6 +1,6 @@
 //! No statement walks a table that it should not: the plans are compared with what was meant.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 
 use super::super::{blobs, database, filing, lookup, query, record};
 use super::*;
@@ -60,6 +60,33 @@ fn what_a_request_asks_is_found_by_descent_alone() {
         let plan = plan(&connection, sql);
         assert!(!plan.iter().any(|step| walks(step) || sorts(step)), "{sql}\n{plan:#?}");
     }
+}
+
+/// What a request asks, with different values each time.
+#[test]
+fn nothing_is_compiled_again_because_other_values_are_bound() {
+    let (_dir, index) = fresh();
+    index
+        .read(|connection| {
+            for sql in [
+                lookup::LOOKUP,
+                lookup::GRANT_BY_TARGET,
+                lookup::GRANT_BY_LINK,
+                lookup::SCOPES,
+                lookup::LAST_USED,
+            ] {
+                let mut statement = connection.prepare(sql)?;
+                for value in 1..4 {
+                    for place in 1..=statement.parameter_count() {
+                        statement.raw_bind_parameter(place, value)?;
+                    }
+                    while statement.raw_query().next()?.is_some() {}
+                }
+                assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+            }
+            Ok(())
+        })
+        .expect("asked");
 }
 
 #[test]
