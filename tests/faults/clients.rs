@@ -1,4 +1,4 @@
-//! B: clients that are slow, many, rude or gone, and a process that is told to stop or is killed.
+//! B: clients that are many, rude or gone, and a process that is told to stop or is killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,26 +8,15 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{Blob, Gate, Origin, Repoxy, eventually, proxy};
 
 const MIB: usize = 1 << 20;
 
-fn address(repoxy: &Repoxy) -> std::net::SocketAddr {
-    repoxy.url().strip_prefix("http://").expect("a URL").parse().expect("an address")
-}
-
 async fn connect(repoxy: &Repoxy) -> TcpStream {
-    TcpStream::connect(address(repoxy)).await.expect("it listens")
-}
-
-/// The memory of its own that a server has in use, in bytes; mapped files are not its own.
-fn own_memory(repoxy: &Repoxy) -> u64 {
-    let status = repoxy.proc("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says it");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    TcpStream::connect(repoxy.address()).await.expect("it listens")
 }
 
 /// The processor time that a server has used, in hundredths of a second.
@@ -83,52 +72,13 @@ async fn b1_heads_that_never_end_are_given_up_and_disturb_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: a reader is judged over a minute"]
-async fn b2_readers_that_take_a_byte_a_second_are_dropped_and_cost_little() {
-    const READERS: u32 = 200;
-    let origin = Origin::start().await;
-    let blob = origin.blob("library/app", 32 * MIB);
-    let cold = origin.blob("library/app", 8 * MIB);
-    let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
-    repoxy.get(&blob.path).await;
-    repoxy.stored(1).await;
-    let (before, open) = (own_memory(&repoxy), repoxy.open_files());
-    let mut slow = JoinSet::new();
-    let request = Bytes::from(format!("GET {} HTTP/1.1\r\nhost: cache\r\n\r\n", blob.path));
-    for _ in 0..READERS {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("a small one");
-        let mut stream = socket.connect(address(&repoxy)).await.expect("it listens");
-        let request = request.clone();
-        slow.spawn(async move {
-            stream.write_all(&request).await.expect("sent");
-            let mut byte = [0];
-            // After the cut there is for hours what the kernel holds on the way.
-            while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-    }
-    assert_eq!(repoxy.get(&cold.path).await.bytes(), &cold.bytes, "a fill beside them");
-    let grown = own_memory(&repoxy).saturating_sub(before);
-    assert!(grown <= u64::from(READERS) * (256 << 10), "{} for each", grown / u64::from(READERS));
-    assert!(repoxy.open_files() >= open + READERS as usize, "all of them are being served");
-    let began = Instant::now();
-    while repoxy.open_files() > open + 10 {
-        assert!(began.elapsed() < Duration::from_secs(240), "they are served for ever");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    slow.abort_all();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: idle connections are kept for more than a minute"]
 async fn b3_ten_thousand_idle_connections_slow_nobody_down_and_are_let_go() {
     let origin = Origin::start().await;
     let image = origin.image("library/app", "1.0", 1, 100);
     let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
     repoxy.get(&image.path).await;
-    let before = own_memory(&repoxy);
+    let before = repoxy.own_memory();
     // As many as there is room for have asked something and stay; the others are not let in.
     let mut idle = Vec::new();
     for n in 0..10_000 {
@@ -142,7 +92,7 @@ async fn b3_ten_thousand_idle_connections_slow_nobody_down_and_are_let_go() {
     }
     let took = p99(warm(&repoxy, &image.path, 500).await);
     assert!(took < Duration::from_millis(500), "{took:?}");
-    let grown = own_memory(&repoxy).saturating_sub(before);
+    let grown = repoxy.own_memory().saturating_sub(before);
     assert!(grown <= 200 << 20, "{grown}");
     let began = Instant::now();
     for mut stream in idle.into_iter().take(8000) {
@@ -164,7 +114,7 @@ async fn b4_with_few_files_allowed_it_serves_on_and_recovers() {
     let mut held = Vec::new();
     for _ in 0..400 {
         if let Ok(Ok(stream)) =
-            tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(address(&repoxy))).await
+            tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(repoxy.address())).await
         {
             held.push(stream);
         }
@@ -215,7 +165,7 @@ async fn b5_sigterm_lets_a_hundred_downloads_finish_and_takes_no_new_connection(
     // Upstream is asked for that many at a time.
     let mut repoxy = Repoxy::with(&proxy(&origin, "max_connections = 128"));
     let (gate, blobs, running) = downloads(&repoxy, &origin, 100).await;
-    let door = address(&repoxy);
+    let door = repoxy.address();
     repoxy.signal(Signal::TERM);
     eventually("the door is closed", || std::net::TcpStream::connect(door).is_err()).await;
     gate.open();
@@ -232,7 +182,7 @@ async fn b5_a_second_sigterm_ends_it_and_leaves_no_wrong_byte() {
     let origin = Origin::start().await;
     let mut repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
     let (gate, blobs, running) = downloads(&repoxy, &origin, 20).await;
-    let door = address(&repoxy);
+    let door = repoxy.address();
     repoxy.signal(Signal::TERM);
     eventually("the door is closed", || std::net::TcpStream::connect(door).is_err()).await;
     let began = Instant::now();
@@ -262,7 +212,7 @@ async fn b5_what_had_come_when_it_was_stopped_is_not_fetched_again() {
         received += answer.chunk().await.expect("not broken").expect("not the end").len();
     }
     repoxy.signal(Signal::TERM);
-    let door = address(&repoxy);
+    let door = repoxy.address();
     eventually("the door is closed", || std::net::TcpStream::connect(door).is_err()).await;
     assert_eq!(repoxy.terminate().code(), Some(0));
     gate.open();
@@ -513,7 +463,7 @@ async fn b9_floods_of_http2_frames_end_the_connection_and_cost_little() {
     let origin = Origin::start().await;
     let repoxy = Repoxy::with(&proxy(&origin, ""));
     repoxy.get("/-/health").await;
-    let before = own_memory(&repoxy);
+    let before = repoxy.own_memory();
     let reset = 0x8_u32.to_be_bytes();
     let rapid =
         (0..10_000_u32).flat_map(|n| [frame(1, 5, 2 * n + 1, HEALTH), frame(3, 0, 2 * n + 1, &reset)]);
@@ -527,7 +477,7 @@ async fn b9_floods_of_http2_frames_end_the_connection_and_cost_little() {
     let head = std::iter::once(frame(1, 4, 1, HEALTH));
     let empty = head.chain((0..1_000_000).map(|_| frame(0, 0, 1, &[])));
     assert!(flood(&repoxy, empty).await, "empty data");
-    let grown = own_memory(&repoxy).saturating_sub(before);
+    let grown = repoxy.own_memory().saturating_sub(before);
     assert!(grown <= 50 << 20, "{grown}");
     assert_eq!(repoxy.get("/-/health").await.status, StatusCode::OK);
 }

@@ -21,6 +21,7 @@ mod room;
 mod scale;
 mod security;
 mod semantics;
+mod slow;
 mod stored;
 mod transfer;
 mod trust;

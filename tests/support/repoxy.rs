@@ -1,6 +1,7 @@
 //! The real binary as a server under test, with a root of its own.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -171,8 +172,17 @@ impl Repoxy {
 
     /// The memory that it has in use, in bytes.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The same, but only what is its own: mapped files, its program included, are not.
+    pub fn own_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
@@ -189,8 +199,7 @@ impl Repoxy {
 
     /// Sends bytes as they are and reads until the server closes the connection.
     pub async fn raw(&self, request: &[u8]) -> Vec<u8> {
-        let address = self.base.strip_prefix("http://").expect("a URL");
-        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let mut stream = TcpStream::connect(self.address()).await.expect("it listens");
         // The server may refuse, and close, before it has read everything.
         let _ = stream.write_all(request).await;
         let mut answer = Vec::new();
@@ -313,6 +322,11 @@ impl Repoxy {
         list(&self.root().join(below), &mut files);
         files.sort();
         files
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.base.strip_prefix("http://").expect("a URL").parse().expect("an address")
     }
 
     /// `http://127.0.0.1:<port>`.
