@@ -111,6 +111,9 @@ impl CliError {
             Self::Maintain(MaintainError::UnreadableRef { .. } | MaintainError::UnknownLinks { .. }) => {
                 "`repoxy fsck` tells what is wrong, `repoxy fsck --repair` sets it aside"
             }
+            Self::Maintain(MaintainError::Scratch(_)) => {
+                "what does not fit into memory goes beside the store, or where `TMPDIR` says"
+            }
             Self::Refused(Refusal::Clock { .. }) => "if the clock is right, go on with `--accept-clock`",
             Self::Refused(_) => "if that is meant, go on with `--force`; `--dry-run` lists it",
             Self::NoRef(_) => "`repoxy ls refs` lists what there is",

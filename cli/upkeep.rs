@@ -165,6 +165,7 @@ impl Kept {
                 rules: settings::RULES,
                 clock: &SystemClock,
                 progress: &NoProgress,
+                buffer: Upkeep::BUFFER,
             };
             let made = make_room(at).await;
             store.relieved();

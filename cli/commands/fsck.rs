@@ -55,6 +55,7 @@ pub(crate) async fn run(global: &Global, args: &FsckArgs) -> Result<Exit, CliErr
         rules: settings::RULES,
         clock: &SystemClock,
         progress: &bars,
+        buffer: Upkeep::BUFFER,
     };
     let mut printed = Ok(());
     let ended = fsck::fsck(at, &options, &mut |finding, outcome| {

@@ -5,9 +5,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use repoxy::maintain::Upkeep;
-use repoxy::maintain::gc::{self, Options, Plan, Report};
+use repoxy::maintain::gc::{self, Condemned, Doomed, Options, Plan, Report};
 use repoxy::maintain::results::{self, Task};
-use repoxy::model::{ArtifactType, Digest, SystemClock, Timestamp};
+use repoxy::model::{Digest, SystemClock, Timestamp};
 
 use crate::args::{GcArgs, Global};
 use crate::exit::{CliError, Exit};
@@ -67,6 +67,7 @@ pub(crate) async fn run(global: &Global, args: &GcArgs) -> Result<Exit, CliError
         rules: settings::RULES,
         clock: &SystemClock,
         progress: &bars,
+        buffer: Upkeep::BUFFER,
     };
     let ended = gc::gc(at, &options).await;
     if !args.dry_run {
@@ -92,20 +93,23 @@ pub(crate) async fn run(global: &Global, args: &GcArgs) -> Result<Exit, CliError
 
 fn print_plan(output: &mut Output, plan: &Plan) -> Result<(), CliError> {
     for expired in &plan.expire {
+        let expired = expired?;
         let (key, reason) = (expired.key.to_string(), expired.reason.as_str());
         print(output, &Event::Expire { r#ref: key, reason, last_used: expired.last_used })?;
     }
-    for (of, entry) in &plan.restore {
-        let (r#type, run) = (of.as_str(), entry.run.clone());
+    for condemned in &plan.restore {
+        let Condemned { artifact_type, entry } = condemned?;
+        let (r#type, run) = (artifact_type.as_str(), entry.run);
         print(output, &Event::Restore { r#type, digest: entry.digest, size: entry.size, run })?;
     }
-    for (of, entry) in &plan.reap {
-        let (r#type, run) = (of.as_str(), entry.run.clone());
+    for condemned in &plan.reap {
+        let Condemned { artifact_type, entry } = condemned?;
+        let (r#type, run) = (artifact_type.as_str(), entry.run);
         print(output, &Event::Reap { r#type, digest: entry.digest, size: entry.size, run })?;
     }
     for blob in &plan.condemn {
-        let r#type = ArtifactType::as_str(blob.artifact_type);
-        print(output, &Event::Condemn { r#type, digest: blob.digest, size: blob.size })?;
+        let Doomed { artifact_type, digest, size } = blob?;
+        print(output, &Event::Condemn { r#type: artifact_type.as_str(), digest, size })?;
     }
     if plan.staging_files > 0 {
         print(output, &Event::Staging { files: plan.staging_files, bytes: plan.staging_bytes })?;

@@ -44,6 +44,12 @@ pub enum MaintainError {
     /// Something that was to be moved is not there any more.
     #[error("`{0}` is not there any more")]
     Gone(String),
+    /// A temporary file could not be written or read, for what does not fit into memory.
+    #[error("no use of a temporary file could be made")]
+    Scratch(#[source] StoreError),
+    /// A temporary file does not say what was written into it.
+    #[error("a temporary file is damaged")]
+    BadScratch,
     /// Whoever takes the findings wants no more.
     #[error("stopped")]
     Stopped,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{NoProgress, Upkeep, fsck, gc};
+use super::{Entry, NoProgress, Spool, Upkeep, fsck, gc};
 use crate::index::Index;
 use crate::model::{
     ArtifactType, Claim, Clock, Digest, ManualClock, Ref, RefKey, RefPath, RefRules, SystemClock, Timestamp,
@@ -13,6 +13,9 @@ use crate::store::Store;
 pub(super) const KNOWN: ArtifactType = ArtifactType::Container;
 /// A type whose rules are not.
 pub(super) const UNKNOWN: ArtifactType = ArtifactType::Generic;
+
+/// So little that what is more than a few names goes into files.
+const TINY: usize = 100;
 
 const HOUR: i64 = 3600;
 pub(super) const DAY: i64 = 24 * HOUR;
@@ -73,6 +76,17 @@ pub(super) fn rules(artifact_type: ArtifactType) -> Option<&'static dyn RefRules
     (artifact_type == KNOWN).then_some(&Lists)
 }
 
+/// What is on a list.
+pub(super) fn list<T: Entry>(spool: &Spool<T>) -> Vec<T> {
+    spool.iter().collect::<Result<_, _>>().expect("read")
+}
+
+/// All that a plan says.
+pub(super) fn told(plan: &gc::Plan) -> String {
+    let (restore, reap) = (list(&plan.restore), list(&plan.reap));
+    format!("{plan:?} {:?} {restore:?} {reap:?} {:?}", list(&plan.expire), list(&plan.condemn))
+}
+
 pub(super) fn key(text: &str) -> RefKey {
     text.parse().expect(text)
 }
@@ -105,6 +119,7 @@ impl Fixture {
             rules: &rules,
             clock: &self.clock,
             progress: &NoProgress,
+            buffer: TINY,
         }
     }
 
@@ -113,14 +128,32 @@ impl Fixture {
         self.store.local_dir().expect("on disk")
     }
 
-    pub(super) async fn gc(&self, options: &gc::Options) -> gc::Report {
-        gc::gc(self.at(), options).await.expect("gc")
+    /// The same with as much memory as always.
+    fn roomy(&self) -> Upkeep<'_> {
+        Upkeep { buffer: Upkeep::BUFFER, ..self.at() }
     }
 
-    /// Runs fsck and gives one line for each finding and one for the report.
+    /// Runs gc with little memory; with more it would have planned the same.
+    pub(super) async fn gc(&self, options: &gc::Options) -> gc::Report {
+        let dry = gc::Options { dry_run: true, ..options.clone() };
+        let planned = gc::gc(self.roomy(), &dry).await.expect("planned");
+        let report = gc::gc(self.at(), options).await.expect("gc");
+        assert_eq!(told(&planned.plan), told(&report.plan));
+        report
+    }
+
+    /// Runs fsck with little memory, and gives one line for each finding and one for the report; with more it
+    /// finds the same.
     pub(super) async fn fsck(&self, options: &fsck::Options) -> Vec<String> {
+        let look = fsck::Options { repair: false, ..*options };
+        let (roomy, tiny) = (self.findings(self.roomy(), &look).await, self.findings(self.at(), &look).await);
+        assert_eq!(roomy, tiny);
+        if options.repair { self.findings(self.at(), options).await } else { tiny }
+    }
+
+    async fn findings(&self, at: Upkeep<'_>, options: &fsck::Options) -> Vec<String> {
         let mut lines = Vec::new();
-        let report = fsck::fsck(self.at(), options, &mut |finding, outcome| {
+        let report = fsck::fsck(at, options, &mut |finding, outcome| {
             let (level, kind, place) = (finding.level().as_str(), finding.kind(), finding.place());
             let mend = finding.mend().as_str();
             lines.push(format!("{level} {kind} {place}: {finding} [{mend}: {outcome:?}]"));

@@ -225,7 +225,7 @@ impl BlobEntry {
 }
 
 /// A file below `trash/`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrashEntry {
     /// The run that condemned it.
     pub run: String,

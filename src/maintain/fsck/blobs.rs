@@ -5,7 +5,8 @@ use futures_util::stream::FuturesUnordered;
 
 use super::finding::Corruption;
 use super::{Check, Finding};
-use crate::maintain::{MaintainError, Step};
+use crate::maintain::sorted::Sorter;
+use crate::maintain::{MaintainError, Step, blob_key, joined};
 use crate::model::{ArtifactType, Digest, Hasher};
 use crate::store::{BlobEntry, FRAME, Store};
 
@@ -38,7 +39,7 @@ impl Check<'_> {
                 self.blob_read(artifact_type, digest, inspected).await?;
             }
         }
-        self.live.sort_unstable();
+        self.live = std::mem::replace(&mut self.sizes, Sorter::new(self.at)).finish()?;
         Ok(())
     }
 
@@ -62,11 +63,20 @@ impl Check<'_> {
                 continue;
             } else if matches!(self.at.store.open_blob(artifact_type, &digest, Some(entry.size)), Ok(Some(_)))
             {
-                self.live.push((artifact_type, digest, entry.size));
+                self.note_live(artifact_type, digest, entry.size)?;
             }
             self.at.progress.advance(1);
         }
         Ok(read)
+    }
+
+    fn note_live(
+        &mut self,
+        artifact_type: ArtifactType,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), MaintainError> {
+        self.sizes.insert(joined(&blob_key(artifact_type, &digest), &size.to_be_bytes()))
     }
 
     /// Takes what reading a blob has shown.
@@ -81,7 +91,7 @@ impl Check<'_> {
             Inspected::Absent => {}
             Inspected::Sound(size) => {
                 self.report.bytes_read += size;
-                self.live.push((artifact_type, digest, size));
+                self.note_live(artifact_type, digest, size)?;
             }
             Inspected::Corrupt(_) => {
                 // Looked at again: it may have been replaced while it was read.
@@ -100,10 +110,11 @@ impl Check<'_> {
         digest: Digest,
         how: Corruption,
     ) -> Result<bool, MaintainError> {
-        if self.corrupt.contains(&(artifact_type, digest)) {
+        let key = blob_key(artifact_type, &digest);
+        if self.corrupt.contains(&key)? {
             return Ok(false);
         }
-        self.corrupt.insert((artifact_type, digest));
+        self.corrupt.insert(key)?;
         self.found(&Finding::CorruptBlob { artifact_type, digest, how }).await
     }
 }

@@ -1,7 +1,6 @@
 //! The rows: whether each has a file. What the row says was compared when the file was read.
 
 use super::{Check, Finding};
-use crate::maintain::digests::key_digest;
 use crate::maintain::{MaintainError, Step};
 
 /// Keys that are read at a time.
@@ -12,15 +11,15 @@ impl Check<'_> {
     pub(super) async fn rows(&mut self) -> Result<(), MaintainError> {
         let Some(index) = self.at.index.filter(|_| self.report.index_checked) else { return Ok(()) };
         self.at.progress.begin(Step::CheckIndex, Some(self.report.refs));
-        let seen = std::mem::take(&mut self.seen).finish();
+        let Some(seen) = self.seen.take() else { return Ok(()) };
+        let mut seen = seen.finish()?;
         let mut after = None;
         loop {
             let page = index.keys(PAGE, after)?;
             self.at.progress.advance(page.rows.len() as u64);
-            for key in page.rows {
+            for key in seen.unseen(page.rows)? {
                 // The file may have come since; and if it cannot be read, that was told already.
-                if !seen.contains(&key_digest(&key)) && matches!(self.at.store.read_ref(&key).await, Ok(None))
-                {
+                if matches!(self.at.store.read_ref(&key).await, Ok(None)) {
                     self.found(&Finding::NoFile { key }).await?;
                 }
             }

@@ -1,10 +1,9 @@
 //! fsck: what is not as it should be, and mending it.
 //!
-//! Findings are given away as they are found; nothing is kept but counts, one hash a ref, and the names and
-//! sizes of blobs. Beside
-//! a serving process things change while they are looked at, so every finding is looked at twice
-//! before it is one. Blobs come first, then refs, then rows: so with `repair` a corrupt blob goes
-//! into quarantine, then the refs that target it go, then their rows, in one run.
+//! Findings are given away as they are found; nothing is kept but counts, and in bounded memory one hash a ref
+//! and the names and sizes of blobs. Beside a serving process things change while they are looked at, so
+//! every finding is looked at twice before it is one. Blobs come first, then refs, then rows: so with
+//! `repair` a corrupt blob goes into quarantine, then the refs that target it go, then their rows, in one run.
 
 mod blobs;
 mod finding;
@@ -18,13 +17,12 @@ mod tests;
 pub use finding::{Corruption, Finding, Level, Mend};
 pub use share::{Share, ShareError};
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use super::digests::Collector;
-use super::{MaintainError, PARTIALS_KEPT, Upkeep};
+use super::seen::Noting;
+use super::sorted::{Growing, Sorted, Sorter};
+use super::{BLOB, MaintainError, PARTIALS_KEPT, Upkeep};
 use crate::index::Index;
-use crate::model::{ArtifactType, Digest};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,14 +98,15 @@ fn check<'c>(at: Upkeep<'c>, options: Options, sink: Sink<'c>) -> Check<'c> {
         options,
         sink,
         report,
-        corrupt: HashSet::new(),
-        live: Live::new(),
-        seen: Collector::default(),
+        corrupt: Growing::new(at),
+        sizes: Sorter::new(at),
+        live: Sorted::default(),
+        seen: index_checked.then(|| Noting::new(at)),
     }
 }
 
-/// Names and sizes of blobs.
-type Live = Vec<(ArtifactType, Digest, u64)>;
+/// Bytes of a blob's name and size.
+const SIZED: usize = BLOB + 8;
 
 /// A run in progress.
 struct Check<'c> {
@@ -116,12 +115,14 @@ struct Check<'c> {
     sink: Sink<'c>,
     report: Report,
     /// Corrupt blobs that were told of, so that each is told of once.
-    corrupt: HashSet<(ArtifactType, Digest)>,
-    /// The live blobs that could be opened, sorted: what most refs have to be compared with, without
-    /// looking at the same blob once for each of them.
-    live: Live,
-    /// Hashes of the keys of the refs that were seen, if the index is to be compared.
-    seen: Collector,
+    corrupt: Growing<BLOB>,
+    /// The live blobs that could be opened, and their sizes, as they are found.
+    sizes: Sorter<SIZED>,
+    /// All of them: what most refs have to be compared with, without looking at the same blob once for each of
+    /// them.
+    live: Sorted<SIZED>,
+    /// The refs that were seen, if the index is to be compared.
+    seen: Option<Noting>,
 }
 
 impl Check<'_> {

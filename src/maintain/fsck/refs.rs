@@ -2,9 +2,8 @@
 
 use super::blobs::{Inspected, inspect};
 use super::{Check, Finding, Mend};
-use crate::maintain::digests::key_digest;
 use crate::maintain::links::links_of;
-use crate::maintain::{MaintainError, Step};
+use crate::maintain::{MaintainError, Step, blob_key, joined};
 use crate::model::{Ref, RefKey};
 use crate::store::{RefEntry, StoreError};
 
@@ -47,10 +46,8 @@ impl Check<'_> {
 
     async fn entry(&mut self, entry: RefEntry, row: Option<Ref>) -> Result<(), MaintainError> {
         let RefEntry { path, key, reference, .. } = entry;
-        if let Some(key) = &key
-            && self.report.index_checked
-        {
-            self.seen.insert(key_digest(key));
+        if let (Some(key), Some(seen)) = (&key, &mut self.seen) {
+            seen.note(key)?;
         }
         match (key, reference) {
             (Some(key), Ok(reference)) => self.reference(&key, reference, row).await,
@@ -96,14 +93,14 @@ impl Check<'_> {
 
     /// Whether anything seems wrong at first sight.
     pub(super) async fn suspects(
-        &self,
+        &mut self,
         key: &RefKey,
         reference: &Ref,
         row: Option<Ref>,
     ) -> Result<bool, MaintainError> {
-        let of_type = key.proxy.artifact_type;
-        let blob = (of_type, reference.target_digest, reference.size);
-        let seen = self.live.binary_search(&blob).is_ok() && !self.corrupt.contains(&(blob.0, blob.1));
+        let blob = blob_key(key.proxy.artifact_type, &reference.target_digest);
+        let sized = joined(&blob, &reference.size.to_be_bytes());
+        let seen = self.live.contains(&sized)? && !self.corrupt.contains(&blob)?;
         Ok(!(seen || matches!(self.target(key, reference).await?, Target::Right))
             || self.links(key, reference).await?.is_some()
             || (self.report.index_checked && disagreement(key, reference, row).is_some()))

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::maintain::fixture::{Fixture, KNOWN, key};
 use crate::maintain::{NoProgress, gc, reindex};
-use crate::model::RefKey;
+use crate::model::{Digest, RefKey};
 
 const LOOK: Options = Options { repair: false, read_data: Some(Share::ALL) };
 const REPAIR: Options = Options { repair: true, ..LOOK };

@@ -1,14 +1,14 @@
 //! Executes a plan: expire, G3 reap, G4 condemn, G5 staging. Each step may be killed anywhere; the
 //! next run does what is left.
 
-use std::collections::HashSet;
+use futures_util::TryStreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
-use futures_util::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
-
-use super::Plan;
+use super::{Condemned, Plan};
 use crate::maintain::links::links_of;
-use crate::maintain::{MaintainError, Step, Upkeep};
-use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp};
+use crate::maintain::sorted::{Sorted, Sorter};
+use crate::maintain::{BLOB, MaintainError, Step, Upkeep, blob_key};
+use crate::model::{Ref, RefKey, Timestamp};
 
 /// Rows that are forgotten in one transaction.
 const FORGET_BATCH: usize = 500;
@@ -38,14 +38,14 @@ pub struct Tally {
 }
 
 /// Blobs that a ref needs which was fetched anew after it was planned to expire.
-type Spared = HashSet<(ArtifactType, Digest)>;
+type Spared = Sorted<BLOB>;
 
 /// Executes the plan of a run that began at `start`.
 pub(super) async fn execute(at: Upkeep<'_>, plan: &Plan, start: Timestamp) -> Result<Tally, MaintainError> {
     let mut tally = Tally::default();
-    let spared = expire(at, plan, start, &mut tally).await?;
-    reap(at, plan, &spared, &mut tally).await?;
-    condemn(at, plan, &spared, start, &mut tally).await?;
+    let mut spared = expire(at, plan, start, &mut tally).await?;
+    reap(at, plan, &mut spared, &mut tally).await?;
+    condemn(at, plan, &mut spared, start, &mut tally).await?;
     (tally.staging_files, tally.staging_bytes) = at.store.reap_staging(plan.partials_since, false).await?;
     Ok(tally)
 }
@@ -59,11 +59,16 @@ async fn expire(
     start: Timestamp,
     tally: &mut Tally,
 ) -> Result<Spared, MaintainError> {
-    at.progress.begin(Step::Expire, Some(plan.expire.len() as u64));
-    let mut spared = Spared::new();
-    for batch in plan.expire.chunks(FORGET_BATCH) {
+    at.progress.begin(Step::Expire, Some(plan.expire.len()));
+    let mut spared = Sorter::new(at);
+    let mut expired = plan.expire.iter();
+    loop {
+        let batch = expired.by_ref().take(FORGET_BATCH).collect::<Result<Vec<_>, _>>()?;
+        if batch.is_empty() {
+            return spared.finish();
+        }
         let mut gone = Vec::with_capacity(batch.len());
-        for expired in batch {
+        for expired in &batch {
             match at.store.read_ref(&expired.key).await? {
                 Some(reference) if reference.fetched_at > start => {
                     spare(at, &expired.key, &reference, &mut spared).await?;
@@ -84,39 +89,44 @@ async fn expire(
         }
         at.progress.advance(batch.len() as u64);
     }
-    Ok(spared)
 }
 
 async fn spare(
     at: Upkeep<'_>,
     key: &RefKey,
     reference: &Ref,
-    spared: &mut Spared,
+    spared: &mut Sorter<BLOB>,
 ) -> Result<(), MaintainError> {
     let artifact_type = key.proxy.artifact_type;
     let links = links_of(at.store, at.rules, artifact_type, reference)
         .await?
         .map_err(|why| MaintainError::UnknownLinks { path: key.to_string(), why })?;
-    spared.insert((artifact_type, reference.target_digest));
-    spared.extend(links.iter().map(|link| (artifact_type, link.digest)));
-    Ok(())
+    let mut needs = links.iter().map(|link| &link.digest).chain([&reference.target_digest]);
+    needs.try_for_each(|digest| spared.insert(blob_key(artifact_type, digest)))
 }
 
 /// G3: of what was in the trash before the mark, and of nothing else, links back what is needed and
 /// removes the rest for good.
-async fn reap(at: Upkeep<'_>, plan: &Plan, spared: &Spared, tally: &mut Tally) -> Result<(), MaintainError> {
-    at.progress.begin(Step::Reap, Some((plan.restore.len() + plan.reap.len()) as u64));
-    for (artifact_type, entry) in &plan.restore {
-        at.store.restore(*artifact_type, entry).await?;
+async fn reap(
+    at: Upkeep<'_>,
+    plan: &Plan,
+    spared: &mut Spared,
+    tally: &mut Tally,
+) -> Result<(), MaintainError> {
+    at.progress.begin(Step::Reap, Some(plan.restore.len() + plan.reap.len()));
+    for condemned in &plan.restore {
+        let Condemned { artifact_type, entry } = condemned?;
+        at.store.restore(artifact_type, &entry).await?;
         tally.restored += 1;
         at.progress.advance(1);
     }
-    for (artifact_type, entry) in &plan.reap {
-        if spared.contains(&(*artifact_type, entry.digest)) {
-            at.store.restore(*artifact_type, entry).await?;
+    for condemned in &plan.reap {
+        let Condemned { artifact_type, entry } = condemned?;
+        if spared.contains(&blob_key(artifact_type, &entry.digest))? {
+            at.store.restore(artifact_type, &entry).await?;
             tally.restored += 1;
         } else {
-            at.store.reap(*artifact_type, entry).await?;
+            at.store.reap(artifact_type, &entry).await?;
             tally.reaped += 1;
             tally.reaped_bytes += entry.size;
         }
@@ -129,26 +139,34 @@ async fn reap(at: Upkeep<'_>, plan: &Plan, spared: &Spared, tally: &mut Tally) -
 async fn condemn(
     at: Upkeep<'_>,
     plan: &Plan,
-    spared: &Spared,
+    spared: &mut Spared,
     start: Timestamp,
     tally: &mut Tally,
 ) -> Result<(), MaintainError> {
-    at.progress.begin(Step::Condemn, Some(plan.condemn.len() as u64));
+    at.progress.begin(Step::Condemn, Some(plan.condemn.len()));
     let run = run_id(start);
-    let doomed = plan.condemn.iter().filter(|blob| !spared.contains(&(blob.artifact_type, blob.digest)));
-    let mut moves = stream::iter(doomed)
-        .map(|blob| {
-            at.store.condemn(blob.artifact_type, &blob.digest, &run).map_ok(|moved| (moved, blob.size))
-        })
-        .buffer_unordered(AT_ONCE);
-    while let Some((moved, size)) = moves.try_next().await? {
+    let mut doomed = plan.condemn.iter();
+    let mut moves = FuturesUnordered::new();
+    loop {
+        while moves.len() < AT_ONCE
+            && let Some(blob) = doomed.next()
+        {
+            let blob = blob?;
+            if !spared.contains(&blob_key(blob.artifact_type, &blob.digest))? {
+                let run = &run;
+                moves.push(async move {
+                    let moved = at.store.condemn(blob.artifact_type, &blob.digest, run).await?;
+                    Ok::<_, MaintainError>((moved, blob.size))
+                });
+            }
+        }
+        let Some((moved, size)) = moves.try_next().await? else { return Ok(()) };
         at.progress.advance(1);
         if moved {
             tally.condemned += 1;
             tally.condemned_bytes += size;
         }
     }
-    Ok(())
 }
 
 /// A name that no other run has: two runs must never share a directory of the trash. Only the

@@ -3,14 +3,19 @@
 //!
 //! A TTL that has ended is no reason: the ref is asked about again when it is used, and it is what
 //! is served while upstream is away.
+//!
+//! With a limit, which of them go is known only when all have been read, and no ref is read twice for it:
+//! what matters is written down ([`Candidate`]), ranked when the catalogues are known, and decided when
+//! the cut is.
 
 use super::Options;
 use super::named::Named;
-use super::plan::is_over;
-use crate::maintain::digests::key_digest;
-use crate::maintain::links::links_of;
-use crate::maintain::{MaintainError, Step, Upkeep};
-use crate::model::{ArtifactType, Digest, ProxyId, Ref, RefKey, Timestamp};
+use super::plan::{Live, is_over};
+use crate::maintain::seen::key_digest;
+use crate::maintain::sorted::{Sorted, Sorter};
+use crate::maintain::spool::{self, Entry, Reader, Spool};
+use crate::maintain::{BLOB, MaintainError, Upkeep, blob_key, joined};
+use crate::model::{Digest, RefKey, Timestamp};
 use crate::store::RefEntry;
 
 /// A ref that expires.
@@ -34,6 +39,8 @@ pub enum Reason {
 }
 
 impl Reason {
+    const ALL: [Self; 2] = [Self::Unused, Self::OverLimit];
+
     /// The word in output.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,84 +50,109 @@ impl Reason {
     }
 }
 
+impl Entry for Expired {
+    fn write(&self, into: &mut Vec<u8>) {
+        into.push(self.reason as u8);
+        spool::put_time(into, self.last_used);
+        spool::put_text(into, &self.key.to_string());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<Self> {
+        let reason = *Reason::ALL.get(usize::from(from.byte()?))?;
+        Some(Self { reason, last_used: from.time()?, key: from.key()? })
+    }
+}
+
+/// Bytes of a [`Use`].
+pub(super) const USE: usize = 1 + 16 + 8;
+
 /// The rank of a ref among all by its use, no two alike: refs of the same moment, as after a
 /// restore from a backup, do not all go at once. What is old (`named`) comes before all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Use {
+pub(super) struct Use {
     is_current: bool,
     at: Timestamp,
     tie: u64,
 }
 
 impl Use {
-    fn of(upkeep: Upkeep<'_>, named: &Named, key: &RefKey, reference: &Ref, at: Timestamp) -> Self {
-        let tie = key_digest(key).as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let rules = (upkeep.rules)(key.proxy.artifact_type);
-        Self { is_current: !named.is_old(rules.map(|rules| rules as _), key, reference), at, tie }
-    }
-}
-
-/// What tells refs that expire from those that stay.
-#[derive(Debug)]
-pub(super) struct Expiry<'o> {
-    options: &'o Options,
-    now: Timestamp,
-    named: Named,
-    cut: Option<Use>,
-}
-
-/// Why a ref expires, and when it was used last.
-pub(super) type Verdict = (Reason, Timestamp);
-
-impl<'o> Expiry<'o> {
-    /// Reads what has to be known beforehand. Changes nothing.
-    pub(super) async fn prepare(
-        at: Upkeep<'_>,
-        options: &'o Options,
-        now: Timestamp,
-    ) -> Result<Self, MaintainError> {
-        let mut expiry = Self { options, now, named: Named::default(), cut: None };
-        if let Some(max_bytes) = options.max_bytes {
-            at.progress.begin(Step::ChooseExpired, None);
-            expiry.named = Named::read(at).await?;
-            expiry.cut = cut(at, &expiry.named, options, max_bytes, now).await?;
-        }
-        Ok(expiry)
+    /// In bytes whose order is that of ranks.
+    fn to_bytes(self) -> [u8; USE] {
+        let at = self.at.as_nanosecond().cast_unsigned() ^ (1 << 127);
+        let mut bytes = [0; USE];
+        bytes[0] = u8::from(self.is_current);
+        bytes[1..17].copy_from_slice(&at.to_be_bytes());
+        bytes[17..].copy_from_slice(&self.tie.to_be_bytes());
+        bytes
     }
 
-    /// Which of these refs expire. Those that cannot be read do not; the run ends at them.
-    pub(super) fn verdicts(&self, at: Upkeep<'_>, page: &[RefEntry]) -> Vec<Option<Verdict>> {
-        if self.options.unused_for.is_none() && self.cut.is_none() {
-            return vec![None; page.len()];
-        }
-        let verdict = |(entry, last_used): (&RefEntry, Timestamp)| {
-            let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return None };
-            let used = Use::of(at, &self.named, key, reference, last_used);
-            let reason = decide(used, self.options, self.cut, self.now)?;
-            Some((reason, last_used))
+    pub(super) fn from_bytes(bytes: &[u8; USE]) -> Result<Self, MaintainError> {
+        let read = || {
+            let (current, rest) = bytes.split_first()?;
+            let (at, tie) = rest.split_first_chunk()?;
+            let at = (u128::from_be_bytes(*at) ^ (1 << 127)).cast_signed();
+            let (at, tie) = (Timestamp::from_nanosecond(at).ok()?, *tie.first_chunk()?);
+            Some(Self { is_current: *current != 0, at, tie: u64::from_be_bytes(tie) })
         };
-        page.iter().zip(last_uses(at, page)).map(verdict).collect()
+        read().ok_or(MaintainError::BadScratch)
     }
 }
 
-/// Whether a ref expires, and why.
-fn decide(used: Use, options: &Options, cut: Option<Use>, now: Timestamp) -> Option<Reason> {
-    if options.unused_for.is_some_and(|period| is_over(used.at, period, now)) {
-        Some(Reason::Unused)
-    } else if cut.is_some_and(|cut| used <= cut) && !is_in_use(used, options, now) {
-        Some(Reason::OverLimit)
-    } else {
-        None
+/// What matters of a ref, if there is a limit.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) key: RefKey,
+    pub(super) last_used: Timestamp,
+    pub(super) kind: String,
+    pub(super) target: Digest,
+    /// The blobs that it needs; `None` if it expires whatever the limit.
+    pub(super) needs: Option<Vec<Digest>>,
+}
+
+impl Candidate {
+    fn used(&self, at: Upkeep<'_>, named: &mut Named) -> Result<Use, MaintainError> {
+        let tie =
+            key_digest(&self.key).as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let rules = (at.rules)(self.key.proxy.artifact_type);
+        let is_old = named.is_old(rules.map(|rules| rules as _), &self.key, &self.kind, &self.target)?;
+        Ok(Use { is_current: !is_old, at: self.last_used, tie })
     }
+}
+
+impl Entry for Candidate {
+    fn write(&self, into: &mut Vec<u8>) {
+        spool::put_text(into, &self.key.to_string());
+        spool::put_time(into, self.last_used);
+        spool::put_text(into, &self.kind);
+        into.extend_from_slice(self.target.as_bytes());
+        into.push(u8::from(self.needs.is_some()));
+        let needs = self.needs.as_deref().unwrap_or_default();
+        spool::put_number(into, needs.len() as u64);
+        for digest in needs {
+            into.extend_from_slice(digest.as_bytes());
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<Self> {
+        let (key, last_used, kind) = (from.key()?, from.time()?, from.text()?.to_owned());
+        let (target, has_needs, count) = (from.digest()?, from.byte()? != 0, from.number()?);
+        let needs = (0..count).map(|_| from.digest()).collect::<Option<_>>()?;
+        Some(Self { key, last_used, kind, target, needs: Some(needs).filter(|_| has_needs) })
+    }
+}
+
+/// Whether a ref expires for not having been used.
+pub(super) fn is_unused(last_used: Timestamp, options: &Options, now: Timestamp) -> bool {
+    options.unused_for.is_some_and(|period| is_over(last_used, period, now))
 }
 
 /// Whether a ref stays whatever the limit.
-fn is_in_use(used: Use, options: &Options, now: Timestamp) -> bool {
-    options.in_use.is_some_and(|period| !is_over(used.at, period, now))
+fn is_in_use(last_used: Timestamp, options: &Options, now: Timestamp) -> bool {
+    options.in_use.is_some_and(|period| !is_over(last_used, period, now))
 }
 
 /// For each of these refs, the later of what the index knows and what was mirrored into the file.
-fn last_uses(at: Upkeep<'_>, page: &[RefEntry]) -> Vec<Timestamp> {
+pub(super) fn last_uses(at: Upkeep<'_>, page: &[RefEntry]) -> Vec<Timestamp> {
     let keys = page.iter().filter_map(|entry| entry.key.as_ref());
     // An index that cannot answer is as good as none.
     let indexed = at.index.and_then(|index| index.last_used_all(keys).ok()).unwrap_or_default();
@@ -132,95 +164,144 @@ fn last_uses(at: Upkeep<'_>, page: &[RefEntry]) -> Vec<Timestamp> {
     page.iter().map(last_used).collect()
 }
 
-/// A live blob, and the most recent use of any ref that needs it.
+/// The most recent use of each blob, by those refs that the limit may take.
+pub(super) type Newest = Sorted<{ BLOB + USE }, BLOB>;
+
+/// The refs that the limit may take, and what was found of them.
 #[derive(Debug)]
-struct Held {
-    artifact_type: ArtifactType,
-    digest: Digest,
-    size: u64,
-    newest: Option<Use>,
+pub(super) struct Ranking {
+    candidates: Spool<Candidate>,
+    named: Named,
+    pub(super) newest: Newest,
 }
 
-/// The most recent use that has to expire so that the blobs which the remaining refs need are at
-/// most `max_bytes`, as far as what is in use allows; `None` if they are already.
-///
-/// A blob stays needed while any ref that needs it stays, so it goes with the most recently used of
-/// them: the blobs in the order of those uses are the order in which bytes become free. This takes
-/// memory by live blobs, not by refs.
-async fn cut(
-    at: Upkeep<'_>,
-    named: &Named,
-    options: &Options,
-    max_bytes: u64,
-    now: Timestamp,
-) -> Result<Option<Use>, MaintainError> {
-    let mut held = live_blobs(at).await?;
-    for proxy in at.store.proxies().await? {
-        let mut scan = at.store.scan_refs(&proxy);
-        while let Some(page) = scan.next_page().await {
-            let page = page?;
-            at.progress.advance(page.len() as u64);
-            let uses = last_uses(at, &page);
-            for (entry, used) in page.iter().zip(uses) {
-                if !options.unused_for.is_some_and(|period| is_over(used, period, now)) {
-                    note_use(at, named, &proxy, entry, used, &mut held).await?;
+impl Ranking {
+    /// Ranks the candidates. `keep` takes what those need that stay whatever the limit.
+    pub(super) fn of(
+        at: Upkeep<'_>,
+        options: &Options,
+        now: Timestamp,
+        candidates: Spool<Candidate>,
+        mut named: Named,
+        keep: &mut Sorter<BLOB>,
+    ) -> Result<Self, MaintainError> {
+        let mut newest = Sorter::new(at);
+        for candidate in &candidates {
+            let candidate = candidate?;
+            at.progress.advance(1);
+            let Some(needs) = &candidate.needs else { continue };
+            let used = candidate.used(at, &mut named)?;
+            for digest in needs {
+                let blob = blob_key(candidate.key.proxy.artifact_type, digest);
+                newest.insert(joined(&blob, &used.to_bytes()))?;
+                if is_in_use(used.at, options, now) {
+                    keep.insert(blob)?;
                 }
             }
         }
+        Ok(Self { candidates, named, newest: newest.finish()? })
     }
-    let mut needed = held.into_iter().filter_map(|blob| Some((blob.newest?, blob.size))).collect::<Vec<_>>();
-    needed.sort_unstable();
-    let mut bytes = needed.iter().map(|(_, size)| size).sum::<u64>();
-    let mut cut = None;
-    for (newest, size) in needed {
-        // Blobs of one ref go together.
-        if bytes <= max_bytes && cut != Some(newest) {
-            break;
+
+    /// The most recent use that has to expire so that the blobs which the remaining refs need are at
+    /// most `max_bytes`, as far as what is in use allows; `None` if they are already.
+    ///
+    /// A blob stays needed while any ref that needs it stays, so it goes with the most recently used of
+    /// them: the blobs in the order of those uses are the order in which bytes become free.
+    pub(super) fn cut(
+        &mut self,
+        at: Upkeep<'_>,
+        options: &Options,
+        now: Timestamp,
+        blobs: &Spool<Live>,
+        max_bytes: u64,
+    ) -> Result<Option<Use>, MaintainError> {
+        /// A use, and the blob that goes with it.
+        const FREED: usize = USE + BLOB;
+        /// The same, and its size.
+        const SIZED: usize = FREED + 8;
+        let mut needed = Sorter::<SIZED, FREED>::new(at);
+        for blob in blobs {
+            let blob = blob?;
+            let key = blob_key(blob.artifact_type, &blob.digest);
+            if let Some(newest) = self.newest.find(&key)?.as_ref().and_then(|found| found.last_chunk::<USE>())
+            {
+                let freed: [u8; FREED] = joined(newest, &key);
+                needed.insert(joined(&freed, &blob.size.to_be_bytes()))?;
+            }
         }
-        if is_in_use(newest, options, now) {
-            continue;
+        let needed = needed.finish()?;
+        let size = |record: &[u8; SIZED]| record.last_chunk().map_or(0, |size| u64::from_be_bytes(*size));
+        let mut bytes = 0;
+        for record in needed.records() {
+            bytes += size(&record?);
         }
-        bytes -= size;
-        cut = Some(newest);
+        let mut cut = None;
+        for record in needed.records() {
+            let record = record?;
+            let newest = Use::from_bytes(record.first_chunk().ok_or(MaintainError::BadScratch)?)?;
+            // Blobs of one ref go together.
+            if bytes <= max_bytes && cut != Some(newest) {
+                break;
+            }
+            if is_in_use(newest.at, options, now) {
+                continue;
+            }
+            bytes -= size(&record);
+            cut = Some(newest);
+        }
+        Ok(cut)
     }
-    Ok(cut)
+
+    /// Those that expire, in the order in which they were read.
+    pub(super) fn expired(
+        &mut self,
+        at: Upkeep<'_>,
+        options: &Options,
+        now: Timestamp,
+        cut: Option<Use>,
+    ) -> Result<Spool<Expired>, MaintainError> {
+        let mut expired = Spool::new(at);
+        for candidate in &self.candidates {
+            let candidate = candidate?;
+            let last_used = candidate.last_used;
+            let reason = if candidate.needs.is_none() {
+                Reason::Unused
+            } else if let Some(cut) = cut
+                && !is_in_use(last_used, options, now)
+                && candidate.used(at, &mut self.named)? <= cut
+            {
+                Reason::OverLimit
+            } else {
+                continue;
+            };
+            expired.push(&Expired { key: candidate.key, reason, last_used })?;
+        }
+        Ok(expired)
+    }
 }
 
-async fn live_blobs(at: Upkeep<'_>) -> Result<Vec<Held>, MaintainError> {
-    let mut held = Vec::new();
-    for artifact_type in ArtifactType::ALL {
-        let mut scan = at.store.scan_blobs(artifact_type);
-        while let Some(page) = scan.next_page().await {
-            held.extend(page?.into_iter().filter_map(|entry| {
-                Some(Held { artifact_type, digest: entry.digest?, size: entry.size, newest: None })
-            }));
-        }
-    }
-    held.sort_unstable_by_key(|blob| (blob.artifact_type, blob.digest));
-    Ok(held)
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// Notes the use of a ref at all blobs that it needs.
-async fn note_use(
-    at: Upkeep<'_>,
-    named: &Named,
-    proxy: &ProxyId,
-    entry: &RefEntry,
-    used: Timestamp,
-    held: &mut [Held],
-) -> Result<(), MaintainError> {
-    let (Some(key), Ok(reference)) = (&entry.key, &entry.reference) else { return Ok(()) };
-    let links = links_of(at.store, at.rules, proxy.artifact_type, reference)
-        .await?
-        .map_err(|why| MaintainError::UnknownLinks { path: entry.path.clone(), why })?;
-    let used = Use::of(at, named, key, reference, used);
-    for digest in links.iter().map(|link| &link.digest).chain([&reference.target_digest]) {
-        let place = held
-            .binary_search_by_key(&(proxy.artifact_type, *digest), |blob| (blob.artifact_type, blob.digest));
-        if let Ok(place) = place {
-            let newest = &mut held[place].newest;
-            *newest = (*newest).max(Some(used));
+    use super::*;
+
+    fn uses() -> impl Strategy<Value = Use> {
+        let at = prop_oneof![
+            Just(Timestamp::MIN),
+            Just(Timestamp::MAX),
+            (-3..3_i64, 0..3).prop_map(
+                |(seconds, nanos)| Timestamp::UNIX_EPOCH + jiff::SignedDuration::new(seconds, nanos)
+            ),
+        ];
+        (any::<bool>(), at, any::<u64>()).prop_map(|(is_current, at, tie)| Use { is_current, at, tie })
+    }
+
+    proptest! {
+        #[test]
+        fn a_use_in_bytes_has_its_order_and_is_read_back((one, other) in (uses(), uses())) {
+            prop_assert_eq!(one.to_bytes().cmp(&other.to_bytes()), one.cmp(&other));
+            prop_assert_eq!(Use::from_bytes(&one.to_bytes()).expect("read"), one);
         }
     }
-    Ok(())
 }

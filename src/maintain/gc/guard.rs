@@ -68,11 +68,11 @@ pub(super) async fn remember(store: &Store, now: Timestamp) -> Result<(), Mainta
 
 /// Whether the plan takes more than half of all refs or bytes.
 pub(super) fn share(plan: &Plan) -> Option<Refusal> {
-    let expiring = plan.expire.len() as u64;
+    let expiring = plan.expire.len();
     if expiring > plan.refs / 2 {
         return Some(Refusal::Refs { expiring, total: plan.refs });
     }
-    let condemned = plan.condemned_bytes();
+    let condemned = plan.condemn_bytes;
     (condemned > plan.bytes / 2).then_some(Refusal::Bytes { condemned, total: plan.bytes })
 }
 

@@ -20,6 +20,8 @@ mod mark;
 mod named;
 mod plan;
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;
@@ -27,7 +29,7 @@ use std::time::Duration;
 pub use execute::Tally;
 pub use expiry::{Expired, Reason};
 pub use guard::Refusal;
-pub use plan::{Doomed, Plan};
+pub use plan::{Condemned, Doomed, Plan};
 
 use super::{MaintainError, Upkeep};
 
@@ -74,7 +76,7 @@ impl Default for Options {
 }
 
 /// What a run did, or would do.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct Report {
     /// What the run set out to do; for a dry run, what the next run does if nothing changes.
     pub plan: Plan,
@@ -100,7 +102,7 @@ pub async fn gc(at: Upkeep<'_>, options: &Options) -> Result<Report, MaintainErr
     if let Some(refusal) = guard::clock(at.store, now).await?
         && !options.accept_clock
     {
-        return Ok(Report { refusal: Some(refusal), ..Report::default() });
+        return Ok(Report { plan: Plan::nothing(at), refusal: Some(refusal), done: None });
     }
     let plan = plan::make(at, options, now).await?;
     let refusal = guard::share(&plan).filter(|_| !options.force);

@@ -6,18 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::maintain::digests::{Collector, Digests};
+use crate::maintain::sorted::{Sorted, Sorter};
 use crate::maintain::{MaintainError, Upkeep};
 use crate::model::{CATALOGUE_MAX_LEN, Digest, ProxyId, Ref, RefKey, RefPath, RefRules, Timestamp};
 
-/// What is named, of all proxies that have catalogues.
+/// The newest catalogues of all proxies, of those refs that were seen so far. There are as many as archives
+/// have lists, whatever the number of refs.
 #[derive(Debug, Default)]
-pub(super) struct Named {
-    /// The proxies and kinds whose catalogues were all read.
-    known: BTreeSet<(ProxyId, &'static str)>,
-    /// Each name with its content, hashed together.
-    items: Digests,
-}
+pub(super) struct Catalogues(BTreeMap<(ProxyId, &'static str, String), Newest>);
 
 /// The newest of the catalogues that replace each other.
 #[derive(Debug)]
@@ -27,64 +23,63 @@ struct Newest {
     digest: Digest,
 }
 
-impl Named {
-    /// Reads the newest catalogues of all proxies.
-    pub(super) async fn read(at: Upkeep<'_>) -> Result<Self, MaintainError> {
-        let mut known = BTreeSet::new();
-        let mut items = Collector::default();
-        for proxy in at.store.proxies().await? {
-            let Some(rules) = (at.rules)(proxy.artifact_type) else { continue };
-            if rules.catalogue_kinds().is_empty() {
-                continue;
-            }
-            let mut unread = BTreeSet::new();
-            for ((kind, _), catalogue) in newest(at, rules, &proxy).await? {
-                known.insert((proxy.clone(), kind));
-                match read(at, rules, &proxy, catalogue).await? {
-                    Some(named) => named.into_iter().for_each(|item| items.insert(item)),
-                    None => _ = unread.insert((proxy.clone(), kind)),
-                }
-            }
-            known.retain(|of| !unread.contains(of));
+impl Catalogues {
+    /// Notes a ref if it is a catalogue.
+    pub(super) fn note(&mut self, rules: &dyn RefRules, proxy: &ProxyId, key: &RefKey, reference: &Ref) {
+        let kind = rules.catalogue_kinds().iter().find(|kind| **kind == reference.kind);
+        let Some(kind) = kind.copied() else { return };
+        let catalogue = (proxy.clone(), kind, rules.catalogue_of(&key.path).to_owned());
+        let fetched_at = reference.fetched_at;
+        if self.0.get(&catalogue).is_none_or(|newest| newest.fetched_at <= fetched_at) {
+            let newest = Newest { fetched_at, digest: reference.target_digest, path: key.path.clone() };
+            self.0.insert(catalogue, newest);
         }
-        Ok(Self { known, items: items.finish() })
     }
 
-    /// Whether a ref is of content that catalogues name, but none of the newest does.
-    pub(super) fn is_old(&self, rules: Option<&dyn RefRules>, key: &RefKey, reference: &Ref) -> bool {
-        let Some(kind) = rules.and_then(|rules| rules.catalogued_by(&reference.kind)) else { return false };
-        self.known.contains(&(key.proxy.clone(), kind))
-            && !self.items.contains(&item(&key.proxy, key.path.as_str(), &reference.target_digest))
+    /// Reads them all.
+    pub(super) async fn read(self, at: Upkeep<'_>) -> Result<Named, MaintainError> {
+        let (mut known, mut unread) = (BTreeSet::new(), BTreeSet::new());
+        let mut items = Sorter::new(at);
+        for ((proxy, kind, _), catalogue) in self.0 {
+            let Some(rules) = (at.rules)(proxy.artifact_type) else { continue };
+            match read(at, rules, &proxy, catalogue).await? {
+                Some(named) => named.into_iter().try_for_each(|item| items.insert(*item.as_bytes()))?,
+                None => _ = unread.insert((proxy.clone(), kind)),
+            }
+            known.insert((proxy, kind));
+        }
+        known.retain(|of| !unread.contains(of));
+        Ok(Named { known, items: items.finish()? })
+    }
+}
+
+/// What is named, of all proxies that have catalogues.
+#[derive(Debug)]
+pub(super) struct Named {
+    /// The proxies and kinds whose catalogues were all read.
+    known: BTreeSet<(ProxyId, &'static str)>,
+    /// Each name with its content, hashed together.
+    items: Sorted<32>,
+}
+
+impl Named {
+    /// Whether a ref of this kind, to this blob, is of content that catalogues name, but none of the newest does.
+    pub(super) fn is_old(
+        &mut self,
+        rules: Option<&dyn RefRules>,
+        key: &RefKey,
+        kind: &str,
+        target: &Digest,
+    ) -> Result<bool, MaintainError> {
+        let Some(kind) = rules.and_then(|rules| rules.catalogued_by(kind)) else { return Ok(false) };
+        Ok(self.known.contains(&(key.proxy.clone(), kind))
+            && !self.items.contains(item(&key.proxy, key.path.as_str(), target).as_bytes())?)
     }
 }
 
 /// Stands for a name and its content in a set.
 fn item(proxy: &ProxyId, path: &str, digest: &Digest) -> Digest {
     Digest::of(format!("{proxy}\n{path}\n{digest}").as_bytes())
-}
-
-/// The newest version of each catalogue of a proxy.
-async fn newest(
-    at: Upkeep<'_>,
-    rules: &dyn RefRules,
-    proxy: &ProxyId,
-) -> Result<BTreeMap<(&'static str, String), Newest>, MaintainError> {
-    let mut found: BTreeMap<(&'static str, String), Newest> = BTreeMap::new();
-    let mut scan = at.store.scan_refs(proxy);
-    while let Some(page) = scan.next_page().await {
-        for entry in page? {
-            let (Some(key), Ok(reference)) = (entry.key, entry.reference) else { continue };
-            let kind = rules.catalogue_kinds().iter().find(|kind| **kind == reference.kind);
-            let Some(kind) = kind.copied() else { continue };
-            let catalogue = (kind, rules.catalogue_of(&key.path).to_owned());
-            let fetched_at = reference.fetched_at;
-            if found.get(&catalogue).is_none_or(|newest| newest.fetched_at <= fetched_at) {
-                let newest = Newest { fetched_at, digest: reference.target_digest, path: key.path.clone() };
-                found.insert(catalogue, newest);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// What a catalogue names; `None` if it could not be read to its end.
