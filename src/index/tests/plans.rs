@@ -30,22 +30,27 @@ fn sorts(step: &str) -> bool {
     step.contains("TEMP B-TREE")
 }
 
+/// What is asked on the way of a request, and each second beside it.
+const ASKED: [&str; 8] = [
+    record::PROXY,
+    lookup::LOOKUP,
+    lookup::GRANT_BY_TARGET,
+    lookup::GRANT_BY_LINK,
+    lookup::SCOPES,
+    lookup::LAST_USED,
+    lookup::LINKS,
+    database::META,
+];
+
 #[test]
 fn what_a_request_asks_is_found_by_descent_alone() {
     let (_dir, connection) = connection();
-    for sql in [
-        lookup::LOOKUP,
-        lookup::GRANT_BY_TARGET,
-        lookup::GRANT_BY_LINK,
-        lookup::SCOPES,
-        lookup::LAST_USED,
-        lookup::LINKS,
+    let recorded = [
         record::FIND,
         record::FIND_ID,
         record::FIND_LISTED,
         record::FIND_LIST,
         record::FIND_SCOPE,
-        record::PROXY,
         record::UPDATE,
         record::STAMP,
         record::UNUSED_LIST,
@@ -54,27 +59,20 @@ fn what_a_request_asks_is_found_by_descent_alone() {
         blobs::TARGETS,
         blobs::LINKED,
         blobs::TARGET_USED,
-        database::META,
         filing::NOTED,
-    ] {
+    ];
+    for sql in ASKED.into_iter().chain(recorded) {
         let plan = plan(&connection, sql);
         assert!(!plan.iter().any(|step| walks(step) || sorts(step)), "{sql}\n{plan:#?}");
     }
 }
 
-/// What a request asks, with different values each time.
 #[test]
 fn nothing_is_compiled_again_because_other_values_are_bound() {
     let (_dir, index) = fresh();
     index
         .read(|connection| {
-            for sql in [
-                lookup::LOOKUP,
-                lookup::GRANT_BY_TARGET,
-                lookup::GRANT_BY_LINK,
-                lookup::SCOPES,
-                lookup::LAST_USED,
-            ] {
+            for sql in ASKED {
                 let mut statement = connection.prepare(sql)?;
                 for value in 1..4 {
                     for place in 1..=statement.parameter_count() {
