@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Cli, Command};
 use crate::exit::{CliError, Exit};
@@ -50,6 +51,8 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let ended = runtime.block_on(async {
+        // Writing beyond a limit on file sizes must be an error, not the end: the handler stays.
+        let _oversize = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         match cli.command {
             // The server ends by itself when it is told to, after it has drained.
             Command::Serve(args) => commands::serve::run(&cli.global, &args).await,

@@ -424,6 +424,30 @@ fn here(line: &str) -> String {
 }
 
 #[test]
+fn a_limit_on_file_sizes_is_an_error_that_is_told_and_takes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    store(dir.path());
+    let limited = |args: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -f 0 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_repoxy")]).args(args);
+        shell.current_dir(dir.path()).env("HOME", dir.path()).output().expect("it runs")
+    };
+    let refs = || stdout(&repoxy(dir.path(), &["ls", "refs", "--root", "root"])).to_owned();
+    let before = refs();
+    for args in [
+        &["reindex", "--root", "root"][..],
+        &["gc", "--root", "root", "--grace", "0s"],
+        &["ls", "refs", "--root", "root"],
+    ] {
+        let output = limited(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        assert!(stderr(&output).contains("error: "), "{args:?}: {}", stderr(&output));
+    }
+    assert_eq!(refs(), before);
+    assert!(!before.is_empty());
+}
+
+#[test]
 fn what_the_page_for_operators_gives_to_cron_and_systemd_runs() {
     let dir = tempfile::tempdir().expect("a directory");
     store(dir.path());

@@ -36,8 +36,6 @@ pub(crate) async fn run(global: &Global, args: &ServeArgs) -> Result<Exit, CliEr
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    // Writing beyond a limit on file sizes must be an error, not the end: the handler stays.
-    let _oversize = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let metrics = PrometheusBuilder::new().install_recorder()?;
 
     let limits = Limits { max_bytes: config.gc.max_bytes, min_free: config.gc.min_free };
