@@ -1,6 +1,6 @@
 //! The real binary as a server under test, with a root of its own.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -247,10 +247,16 @@ impl Repoxy {
     /// No file of the root holds this text, once all is stored: until then files change their names.
     pub async fn assert_nowhere(&self, text: &str) {
         self.settle().await;
-        for file in self.files("") {
-            let bytes = std::fs::read(&file).expect("readable");
-            assert!(!String::from_utf8_lossy(&bytes).contains(text), "{}", file.display());
-        }
+        let is_read = |file: PathBuf| match std::fs::read(&file) {
+            Ok(bytes) => {
+                assert!(!String::from_utf8_lossy(&bytes).contains(text), "{}", file.display());
+                true
+            }
+            // Upkeep goes on: it has another name by now, or has gone. All are looked at again.
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => panic!("{}: {error}", file.display()),
+        };
+        eventually("all files can be read", || self.files("").into_iter().all(is_read)).await;
     }
 
     /// What must hold after every case: it lives, and a full fsck finds nothing.
