@@ -3,6 +3,7 @@
 mod answers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use repoxy::model::Digest;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +28,8 @@ const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub struct Origin {
     shared: Arc<Shared>,
     port: u16,
+    /// Keeps the port while nobody listens.
+    _reserved: TcpSocket,
     server: Mutex<Option<JoinHandle<()>>>,
     tls: Option<Tls>,
 }
@@ -146,9 +149,10 @@ impl Origin {
         Self::start_with(Some(Tls { acceptor, certificate: cert.pem() })).await
     }
 
+    #[expect(clippy::unused_async, reason = "what it spawns needs a runtime, as all who call it have")]
     async fn start_with(tls: Option<Tls>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
+        let reserved = bound(0);
+        let port = reserved.local_addr().expect("bound").port();
         let shared = Arc::new(Shared {
             port,
             files: Mutex::default(),
@@ -162,8 +166,8 @@ impl Origin {
             serial: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
         });
-        let server = tokio::spawn(accept(listener, tls.clone(), Arc::clone(&shared)));
-        Self { shared, port, server: Mutex::new(Some(server)), tls }
+        let server = tokio::spawn(accept(listening(port), tls.clone(), Arc::clone(&shared)));
+        Self { shared, port, _reserved: reserved, server: Mutex::new(Some(server)), tls }
     }
 
     /// Stops: connections are closed, and new ones are refused.
@@ -178,8 +182,7 @@ impl Origin {
     /// Starts again on the same port, with the same content, rules and counts.
     pub async fn restart(&self) {
         self.stop().await;
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is still free");
-        let server = tokio::spawn(accept(listener, self.tls.clone(), Arc::clone(&self.shared)));
+        let server = tokio::spawn(accept(listening(self.port), self.tls.clone(), Arc::clone(&self.shared)));
         *self.server.lock().expect("no panics") = Some(server);
     }
 
@@ -396,6 +399,21 @@ fn noise(seed: u64, size: usize) -> Vec<u8> {
     }
     bytes.truncate(size);
     bytes
+}
+
+/// A socket that has a port, a free one for 0, but does not listen: whoever connects is refused, and nobody else is given
+/// the port.
+fn bound(port: u16) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("set");
+    // The one that holds the port and the one that listens have it together.
+    socket.set_reuseport(true).expect("set");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], port))).expect("a free port, or ours");
+    socket
+}
+
+fn listening(port: u16) -> TcpListener {
+    bound(port).listen(1024).expect("it listens")
 }
 
 async fn accept(listener: TcpListener, tls: Option<Tls>, shared: Arc<Shared>) {
