@@ -430,7 +430,7 @@ fn a_limit_on_file_sizes_is_an_error_that_is_told_and_takes_nothing() {
     let limited = |args: &[&str]| {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -f 0 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_repoxy")]).args(args);
-        shell.current_dir(dir.path()).env("HOME", dir.path()).output().expect("it runs")
+        shell.current_dir(dir.path()).env_clear().env("HOME", dir.path()).output().expect("it runs")
     };
     let refs = || stdout(&repoxy(dir.path(), &["ls", "refs", "--root", "root"])).to_owned();
     let before = refs();
