@@ -335,7 +335,7 @@ async fn e9_gc_does_the_same_whatever_has_become_of_the_index() {
         text.lines().filter(|line| !line.contains("\"summary\"")).map(str::to_owned).collect::<Vec<_>>()
     };
     let healthy = plan(&repoxy);
-    assert_eq!(healthy.len(), 1, "{healthy:?}");
+    assert_eq!(healthy.len(), 1, "the stray alone: {healthy:?}");
     let index = repoxy.root().join("index/index.db");
     std::fs::write(&index, b"not a database at all").expect("writable");
     assert_eq!(plan(&repoxy), healthy, "damaged");

@@ -224,9 +224,11 @@ impl Repoxy {
         }
     }
 
-    /// Waits until this many blobs are published: clients have all bytes a moment before that.
+    /// Waits until this many blobs are published, and their refs: clients have all bytes a moment before
+    /// that.
     pub async fn stored(&self, blobs: usize) {
         eventually("the blobs are published", || self.files("type/container/blobs").len() >= blobs).await;
+        self.settle().await;
     }
 
     /// Waits until what has been fetched is stored: clients have the bytes a little earlier.
