@@ -71,15 +71,16 @@ impl Cache {
     /// What is cached for a resource, if a ref of its own proxy and scope vouches for it.
     pub(super) async fn find(&self, protocol: &'static dyn Protocol, resource: &Resource) -> Option<Held> {
         let index = self.index.get();
+        // Asked for once and first: a rebuild may end while the files are looked at, and what the index did not know
+        // before that is not unknown.
+        let is_complete = index.as_ref().is_some_and(|index| index.is_complete());
         if let Some(index) = &index {
             match index.lookup(&resource.key) {
                 Ok(Some(reference)) => return Some(Held::own(reference, &resource.key)),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the index did not answer"),
             }
-            if index.is_complete()
-                && let Some(held) = granted_by_index(index, protocol, resource)
-            {
+            if is_complete && let Some(held) = granted_by_index(index, protocol, resource) {
                 return Some(held);
             }
         }
@@ -87,7 +88,7 @@ impl Cache {
             Box::pin(self.heal(protocol, &resource.key, reference.clone())).await;
             return Some(Held::own(reference, &resource.key));
         }
-        if index.is_some_and(|index| index.is_complete()) {
+        if is_complete {
             return None;
         }
         Box::pin(self.granted_by_files(protocol, resource)).await

@@ -80,9 +80,11 @@ impl Job {
             return true;
         }
         if let Some(index) = self.cache.index.get() {
+            // Before it is asked: a rebuild may end in between.
+            let is_complete = index.is_complete();
             match index.lookup(key) {
                 Ok(Some(_)) => return true,
-                Ok(None) if index.is_complete() => return false,
+                Ok(None) if is_complete => return false,
                 Ok(None) | Err(_) => {}
             }
         }

@@ -83,6 +83,57 @@ async fn d11_losing_the_index_costs_no_request() {
     repoxy.assert_sound().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace"]
+async fn d11_a_rebuild_that_ends_in_the_middle_of_a_request_costs_none() {
+    let origin = Origin::start().await;
+    // Nothing is ready in memory, so that each request looks for what vouches for a layer.
+    let mut repoxy = Repoxy::stopped(&format!("hot_bytes = \"0B\"\n{}", proxy(&origin, "ttl = \"1h\"")));
+    // Most of a request's time is that for looking at files.
+    let slow = ["-e", "trace=openat2", "-e", "inject=openat2:delay_enter=5000", "-o", "/dev/null"];
+    repoxy.run_under(&[&["strace", "-D", "-f", "-qq"][..], &slow].concat());
+    repoxy.start();
+    let image = origin.image("library/app", "1.0", 2, 10_000);
+    for path in std::iter::once(&image.path).chain(image.blobs.iter().map(|blob| &blob.path)) {
+        assert_eq!(repoxy.get(path).await.status, StatusCode::OK);
+    }
+    repoxy.stored(4).await;
+    origin.stop().await;
+    let (repoxy, over) = (Arc::new(repoxy), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (repoxy, image, over) = (Arc::clone(&repoxy), image.clone(), Arc::clone(&over));
+            tokio::spawn(async move {
+                while !over.load(Ordering::SeqCst) {
+                    for blob in &image.blobs {
+                        assert_eq!(repoxy.get(&blob.path).await.bytes(), &blob.bytes);
+                    }
+                }
+            })
+        })
+        .collect();
+    let index = repoxy.root().join("index");
+    for _ in 0..10 {
+        std::fs::remove_dir_all(&index).expect("removable");
+        eventually("it is rebuilt", || is_complete(&index.join("index.db"))).await;
+    }
+    over.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.expect("no request failed");
+    }
+    repoxy.assert_sound().await;
+}
+
+/// Whether there is an index, and a rebuild of it has ended.
+fn is_complete(index: &Path) -> bool {
+    let complete = |index: rusqlite::Connection| {
+        index.query_row("SELECT value FROM meta WHERE key = 'complete'", [], |row| row.get::<_, i64>(0))
+    };
+    rusqlite::Connection::open_with_flags(index, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .and_then(complete)
+        .is_ok_and(|complete| complete > 0)
+}
+
 /// Puts a copy of the index in its place that is complete, and without what has come since.
 fn replace_by_an_older_copy(repoxy: &Repoxy) {
     let (index, copy) = (repoxy.root().join("index/index.db"), repoxy.dir().join("older.db"));
