@@ -32,6 +32,8 @@ mod passing;
 mod proof;
 mod reading;
 mod relay;
+#[cfg(test)]
+mod tests;
 mod through;
 mod transfer;
 mod uses;

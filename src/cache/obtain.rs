@@ -85,22 +85,21 @@ pub(super) struct Arrived {
 
 impl Job {
     /// Does the work and settles the fill.
-    pub(super) async fn run(self, end: FillEnd) {
+    pub(super) async fn run(mut self, end: FillEnd) {
         let _running = self.site.meters.filling();
-        let key = &self.resource.key;
         let mut result = self.obtain(&end).await;
         for _ in 1..MAX_ATTEMPTS {
             // Starting over is invisible only while nobody has been given a byte.
             let hidden = matches!(self.resource.delivery, Delivery::Whole { .. });
             match &result {
                 Err(failure) if hidden && matches!(failure.detail, "corrupt" | "lost" | "broken") => {
-                    tracing::warn!(%key, why = failure.detail, "fetching once more");
+                    tracing::warn!(key = %self.resource.key, why = failure.detail, "fetching once more");
                     result = self.obtain(&end).await;
                 }
                 _ => break,
             }
         }
-        let now = self.cache.clock.now();
+        let (now, key) = (self.cache.clock.now(), &self.resource.key);
         let result = result.map_err(|failure| {
             // What only the store did says nothing of upstream, and has been told.
             if failure.unstored.is_none() {
@@ -132,7 +131,7 @@ impl Job {
         }
     }
 
-    async fn obtain(&self, end: &FillEnd) -> Result<Obtained, Failure> {
+    async fn obtain(&mut self, end: &FillEnd) -> Result<Obtained, Failure> {
         if let Some(settled) = self.brought_meanwhile().await {
             return Ok(Obtained::Settled(Box::new(settled)));
         }
@@ -163,17 +162,28 @@ impl Job {
     }
 
     /// What another fill has brought since the request looked that began this one: it may have ended in
-    /// between.
-    async fn brought_meanwhile(&self) -> Option<Settled> {
+    /// between. If that has to be confirmed again already, it is what upstream is asked about.
+    async fn brought_meanwhile(&mut self) -> Option<Settled> {
         if !self.cache.fills.may_have_ended(&self.place.key, self.place.looked_at) {
             return None;
         }
         let (place, found) = self.cache.look(self.protocol, &self.resource).await;
-        let (Held { reference, .. }, blob) = found.filter(|_| place.key == self.place.key)?;
-        let is_newer = |held: &Held| reference.fetched_at > held.reference.fetched_at;
-        let newer = self.held.as_ref().is_none_or(|(held, _)| is_newer(held));
-        let usable = decide(Some(&reference), &self.resource, self.cache.clock.now()) == Decision::Use;
-        (newer && usable).then_some(Settled { reference, blob, outcome: Outcome::Joined, said: None })
+        let (found, blob) = found.filter(|_| place.key == self.place.key)?;
+        let is_newer = |held: &Held| found.reference.fetched_at > held.reference.fetched_at;
+        if !self.held.as_ref().is_none_or(|(held, _)| is_newer(held)) {
+            return None;
+        }
+        match decide(Some(&found.reference), &self.resource, self.cache.clock.now()) {
+            Decision::Use => {
+                let reference = found.reference;
+                return Some(Settled { reference, blob, outcome: Outcome::Joined, said: None });
+            }
+            Decision::UseStale | Decision::UseMeanwhile | Decision::Revalidate => {
+                self.held = Some((found, blob));
+            }
+            Decision::Fetch | Decision::Refuse => {}
+        }
+        None
     }
 
     /// Content that the store has, but that nothing of this scope vouches for: upstream is asked

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Blob, Gate, Manifest, Origin, Repoxy, proxy};
+use crate::support::{Blob, Gate, Manifest, Origin, Repoxy, eventually, proxy};
 
 const NOTHING: [PathBuf; 0] = [];
 pub(crate) const GC: [&str; 4] = ["gc", "--grace", "0s", "--force"];
@@ -108,12 +108,11 @@ async fn e2_what_is_reaped_before_its_ref_is_written_is_not_acknowledged() {
     let image = origin.image("library/app", "1.0", 0, 0);
     let mut repoxy = Repoxy::stopped(&proxy(&origin, "ttl = \"1h\""));
     // Refs are renamed over what is there, and late.
-    let late = ["-e", "trace=renameat", "-e", "inject=renameat:delay_enter=2000000", "-o", "/dev/null"];
-    repoxy.run_under(&[&["strace", "-D", "-f", "-qq"][..], &late].concat());
+    repoxy.slow_down("renameat", 2_000_000);
     repoxy.start();
     let (url, client) = (format!("{}{}", repoxy.url(), image.path), repoxy.client().clone());
     let asked = tokio::spawn(async move { client.get(url).send().await.expect("an answer").bytes().await });
-    repoxy.stored(1).await;
+    eventually("its blob is there", || repoxy.files("type/container/blobs").len() == 1).await;
     // Two runs in between, where the machine is quick enough: nothing names the blob yet.
     for _ in 0..2 {
         assert!(repoxy.run(&GC).status.success());

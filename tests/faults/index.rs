@@ -90,8 +90,7 @@ async fn d11_a_rebuild_that_ends_in_the_middle_of_a_request_costs_none() {
     // Nothing is ready in memory, so that each request looks for what vouches for a layer.
     let mut repoxy = Repoxy::stopped(&format!("hot_bytes = \"0B\"\n{}", proxy(&origin, "ttl = \"1h\"")));
     // Most of a request's time is that for looking at files.
-    let slow = ["-e", "trace=openat2", "-e", "inject=openat2:delay_enter=5000", "-o", "/dev/null"];
-    repoxy.run_under(&[&["strace", "-D", "-f", "-qq"][..], &slow].concat());
+    repoxy.slow_down("openat2", 5000);
     repoxy.start();
     let image = origin.image("library/app", "1.0", 2, 10_000);
     for path in std::iter::once(&image.path).chain(image.blobs.iter().map(|blob| &blob.path)) {

@@ -489,9 +489,9 @@ async fn s28_memory_for_names_that_are_not_there_is_bounded() {
         tasks.join_all().await;
     };
     ask(0).await;
-    let full = repoxy.resident();
+    let full = repoxy.own_memory();
     ask(1_000_000).await;
-    let more = repoxy.resident();
+    let more = repoxy.own_memory();
     assert!(more < full + (64 << 20), "from {full} to {more} bytes for as many names again");
 }
 

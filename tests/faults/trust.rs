@@ -248,7 +248,7 @@ async fn s15_documents_beyond_all_measure_are_refused_in_bounded_memory() {
     let small = origin.image("library/app", "1.0", 1, 100);
     let repoxy = Repoxy::with(&proxy(&origin, "ttl = \"0s\""));
     repoxy.get(&small.path).await;
-    let before = repoxy.resident();
+    let before = repoxy.own_memory();
     let deep = format!("{{\"schemaVersion\":2,\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let huge = origin.manifest("library/app", "huge", &small.media_type, vec![b' '; 50 << 20]);
     let deep = origin.manifest("library/app", "deep", &small.media_type, deep);
@@ -264,7 +264,7 @@ async fn s15_documents_beyond_all_measure_are_refused_in_bounded_memory() {
         got.error_code();
     }
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    let after = repoxy.resident();
+    let after = repoxy.own_memory();
     assert!(after < before + (100 << 20), "{before} {after}");
     assert_eq!(repoxy.get(&small.path).await.bytes(), &small.bytes);
 }

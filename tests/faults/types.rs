@@ -399,7 +399,7 @@ async fn s15_documents_of_registries_and_archives_are_bounded_as_manifests_are()
     // To plain HTTP everything is a file.
     for of in TYPES.iter().filter(|of| matches!(of.name, "tf" | "debian")) {
         let world = World::usual(of).await;
-        let before = world.repoxy.resident();
+        let before = world.repoxy.own_memory();
         let huge = Bytes::from(vec![b' '; 100 * MIB]);
         let deep = format!("{{\"versions\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         for (body, chunked) in [(huge.clone(), false), (huge, true), (deep.into(), false)] {
@@ -412,7 +412,7 @@ async fn s15_documents_of_registries_and_archives_are_bounded_as_manifests_are()
             let got = world.repoxy.get(of.document.0).await;
             assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{} {chunked}", of.name);
         }
-        let grown = world.repoxy.resident().saturating_sub(before);
+        let grown = world.repoxy.own_memory().saturating_sub(before);
         assert!(grown < 100 * MIB as u64, "{}: {grown} bytes more", of.name);
         world.document().await;
     }
@@ -423,14 +423,14 @@ async fn s16_an_index_that_unpacks_without_end_is_read_in_bounded_memory() {
     let debian = TYPES.iter().find(|of| of.name == "debian").expect("it is there");
     let world = World::usual(debian).await;
     publish_packages(&world.origin, bomb(160));
-    let before = world.repoxy.resident();
+    let before = world.repoxy.own_memory();
     assert_eq!(world.repoxy.get(debian.before[0]).await.status, StatusCode::OK);
     world.prepare().await;
     // Nobody vouches for it beyond the bounds, so it is served as any other is that no index names.
     assert_eq!(world.repoxy.get(&world.ours).await.bytes(), &world.content);
     let bounded = || world.repoxy.log().contains("could not be read to its end");
     eventually("the log says that it has bounds", bounded).await;
-    let grown = world.repoxy.resident().saturating_sub(before);
+    let grown = world.repoxy.own_memory().saturating_sub(before);
     assert!(grown < 128 * MIB as u64, "{grown} bytes more");
 }
 

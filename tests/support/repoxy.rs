@@ -101,6 +101,12 @@ impl Repoxy {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
     }
 
+    /// From the next start on, each of these system calls of the server takes so many microseconds longer.
+    pub fn slow_down(&mut self, calls: &str, microseconds: u32) {
+        let (calls, delay) = (format!("trace={calls}"), format!("inject={calls}:delay_enter={microseconds}"));
+        self.run_under(&["strace", "-D", "-f", "-qq", "-e", &calls, "-e", &delay, "-o", "/dev/null"]);
+    }
+
     /// From the next start on, the server has this variable.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -170,19 +176,10 @@ impl Repoxy {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The memory that it has in use, in bytes.
-    pub fn resident(&self) -> u64 {
-        self.memory("VmRSS:")
-    }
-
-    /// The same, but only what is its own: mapped files, its program included, are not.
+    /// The memory in use that is its own, in bytes: mapped files, its program included, are not.
     pub fn own_memory(&self) -> u64 {
-        self.memory("RssAnon:")
-    }
-
-    fn memory(&self, field: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says it");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
