@@ -134,7 +134,7 @@ async fn serve<S: Edge>(
 {
     let _counted = shared.meters.connection();
     // Fails only on a connection that is gone.
-    let Ok(local) = socket.prepare() else { return };
+    let Ok(local) = socket.prepare(peer) else { return };
     let line = Line { peer, local, tls: tls.is_some(), watch: Arc::clone(&watch), shared };
     let shared = Arc::clone(&line.shared);
     let service = service_fn(move |request| respond(&line, &edge, request));
