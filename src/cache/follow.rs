@@ -155,9 +155,10 @@ impl Follower {
     /// they sit in the page cache, so that reading them in place does not block in practice; only a
     /// follower far behind may find them on disk.
     async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        if let Some(bytes) = self.flow.reader.recent(offset, len) {
-            return Ok(bytes);
-        }
+        let len = match self.flow.reader.recent(offset, len) {
+            Found::Memory(bytes) => return Ok(bytes),
+            Found::File(len) => len,
+        };
         let len = match self.mark.find(offset, len)? {
             Found::Memory(bytes) => return Ok(bytes),
             Found::File(len) => len.min(FRAME),

@@ -124,7 +124,12 @@ impl Transfer<'_> {
                 return Err(Failure::passing(Refusal::TooLarge { limit }, "too-large"));
             }
             if !fresh.is_empty() {
+                let is_first = staged.is_empty();
                 staged.write(fresh).await?;
+                if is_first {
+                    // Those who wait for it are on this thread, and go before the next bytes.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }

@@ -145,7 +145,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// used then. One of another size is damaged and is replaced. Durable as by [`Self::put`].
     fn publish(&self, path: &ObjectPath, staging: &ObjectPath, bytes: Bytes) -> Answer<'_, Blob>;
 
-    /// Starts an object of any size that becomes visible only when it is published.
+    /// Starts an object of any size that becomes visible only when it is published. What it needs may be made when
+    /// the first bytes are added, and why it cannot be made is told then.
     ///
     /// `left` names where in `staging` one may lie that was left before its end ([`Upload::leave`]), and is to
     /// lie if this one is: it goes on with that one ([`Upload::begun`]), and nobody else does.

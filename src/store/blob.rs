@@ -61,7 +61,7 @@ impl Blob {
     pub fn current_size(&self) -> io::Result<u64> {
         match &self.content {
             Content::File(file) => Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0)),
-            Content::Memory(_) | Content::Growing(_) => Ok(self.size),
+            Content::Unmade(_) | Content::Memory(_) | Content::Growing(_) => Ok(self.size),
         }
     }
 
@@ -115,6 +115,8 @@ impl Blob {
 pub(super) enum Content {
     /// In an open file.
     File(Arc<OwnedFd>),
+    /// In a file that is made when the first of them are written.
+    Unmade(Arc<OnceLock<Arc<OwnedFd>>>),
     /// In memory, complete.
     Memory(Bytes),
     /// In memory, growing at the end.
@@ -179,6 +181,7 @@ impl Content {
     pub(super) fn try_read_at(&self, offset: u64, len: usize) -> io::Result<Option<Bytes>> {
         match self {
             Self::File(file) => try_read_file(file.as_fd(), offset, len),
+            Self::Unmade(file) => try_read_file(made(file)?, offset, len),
             Self::Memory(_) | Self::Growing(_) => self.read_at(offset, len).map(Some),
         }
     }
@@ -195,12 +198,18 @@ impl Content {
         }
         match self {
             Self::File(file) => read_file(file.as_fd(), offset, len),
+            Self::Unmade(file) => read_file(made(file)?, offset, len),
             Self::Memory(bytes) => slice(bytes.len())
                 .map(|range| bytes.slice(range))
                 .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
             Self::Growing(growing) => growing.read(slice).ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+/// A file, if it has been made.
+fn made(file: &OnceLock<Arc<OwnedFd>>) -> io::Result<BorrowedFd<'_>> {
+    file.get().map(|file| file.as_fd()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Reads exactly `len` bytes of a file.

@@ -31,9 +31,12 @@ mod session;
 mod small;
 mod staged;
 #[cfg(test)]
+mod staged_tests;
+#[cfg(test)]
 mod tests;
 mod upkeep;
 mod window;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -58,9 +61,6 @@ use crate::model::{Area, ArtifactType, Checksum, Digest, Hasher, ProxyId, Ref, R
 
 /// The longest `FORMAT` file that is read, in bytes.
 const FORMAT_LEN: u64 = 64;
-
-/// How many bytes are read at a time to hash a blob that is suspected to be corrupt.
-const REHASH_BYTES: usize = 256 << 10;
 
 /// The digest of no bytes: the only blob that may be empty.
 static EMPTY: LazyLock<Digest> = LazyLock::new(|| Digest::of(&[]));
@@ -402,13 +402,7 @@ fn is_sound(blob: &Blob, digest: &Digest, size: Option<u64>) -> bool {
 
 fn hashes_to(blob: &Blob, digest: &Digest) -> bool {
     let mut hasher = Hasher::new(None);
-    while hasher.size() < blob.size() {
-        match blob.read_at(hasher.size(), REHASH_BYTES) {
-            Ok(bytes) => hasher.update(&bytes),
-            Err(_) => return false,
-        }
-    }
-    hasher.finish().digest == *digest
+    writer::hash(blob.content(), blob.size(), &mut hasher).is_ok() && hasher.finish().digest == *digest
 }
 
 /// Runs something that blocks on the blocking pool. It runs to its end even if nobody waits for it.

@@ -2,9 +2,8 @@
 //! blob only by [`Staged::seal`] and [`Sealed::publish`].
 //!
 //! It knows no names but the one it computes. At most one job per staging runs, on the blocking pool unless it is short;
-//! it takes what has gathered, writes it, tells followers, hashes it, and goes on until nothing is
-//! left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`] for each, by `held` for all of the process, and by
-//! what `recent` and `window` keep.
+//! it has the `writer` take what has gathered, and goes on until nothing is left. Memory is bounded by [`HOLD_BYTES`] and [`HOLD_CHUNKS`] for each, by `held` for
+//! all of the process, and by what `recent` and `window` keep.
 //!
 //! A staging that the store fails, at its beginning or on the way, goes on *unstored*: its bytes are
 //! hashed and checked as ever and pass through a bounded `window` to those who follow. Only publishing it
@@ -23,8 +22,9 @@ use tokio::task::spawn_blocking;
 
 use super::blob::Content;
 use super::held::HELD;
-use super::recent::{Keeper, Recent};
-use super::window::{Mark, Window};
+use super::recent::Recent;
+use super::window::{Found, Mark, Window};
+use super::writer::{Writer, hash};
 use super::{Blob, StoreError, Upload, blocking, layout};
 use crate::model::{Algorithm, ArtifactType, Checksum, Digest, Hashed, Hasher};
 
@@ -37,9 +37,6 @@ const HOLD_CHUNKS: usize = 1024;
 /// The most bytes that are hashed where they come in, if nothing waits for a disk: handing them to another thread
 /// takes about as long.
 const IN_PLACE_BYTES: usize = 64 << 10;
-
-/// How many bytes are read at a time when content has to be hashed again.
-const REHASH_BYTES: usize = 256 << 10;
 
 /// A blob in the making. Dropping it leaves what has come for a later one, or removes it; what readers have
 /// open stays readable.
@@ -87,26 +84,6 @@ enum State {
     Ended,
 }
 
-/// What it takes to write; wherever it is, only one has it.
-#[derive(Debug)]
-struct Writer {
-    sink: Sink,
-    hasher: Hasher,
-    progress: watch::Sender<u64>,
-    window: Arc<Window>,
-    /// How many bytes it goes on with that are still to be hashed.
-    unhashed: u64,
-}
-
-/// Where bytes go.
-#[derive(Debug)]
-enum Sink {
-    /// To a file, and the newest are kept beside it.
-    File { upload: Box<dyn Upload>, keeper: Keeper },
-    /// Past the store, because of this.
-    Window(Arc<StoreError>),
-}
-
 impl Staged {
     pub(super) fn new(
         artifact_type: ArtifactType,
@@ -116,22 +93,8 @@ impl Staged {
     ) -> Self {
         let sha512 = expect.iter().find(|claim| claim.algorithm() == Algorithm::Sha512);
         let begun = upload.as_ref().map_or(0, |upload| upload.begun());
-        let (sender, progress) = watch::channel(begun);
-        let (sink, reader) = match upload {
-            Ok(upload) => {
-                let keeper = Keeper::new(begun);
-                let reader = StagedReader { recent: Some(keeper.recent()), ..upload.reader() };
-                (Sink::File { upload, keeper }, reader)
-            }
-            Err(why) => {
-                let reader = StagedReader::new(Content::Memory(Bytes::new()));
-                reader.window.open(0);
-                (Sink::Window(Arc::new(why)), reader)
-            }
-        };
-        let unstored = sink.unstored().cloned();
-        let window = Arc::clone(&reader.window);
-        let writer = Writer { sink, hasher: Hasher::new(sha512), progress: sender, window, unhashed: begun };
+        let (writer, reader) = Writer::new(upload, sha512);
+        let (progress, unstored) = (writer.progress(), writer.unstored().cloned());
         let queue = Queue {
             chunks: Vec::new(),
             held_bytes: 0,
@@ -236,12 +199,7 @@ impl Staged {
     /// [`StoreError::Mismatch`] or [`StoreError::Length`], or the writing was broken off; the file is gone
     /// then. That it cannot be stored is no error, unless a claim was not announced.
     pub async fn seal(self, expect: &[Checksum]) -> Result<Sealed, StoreError> {
-        let Writer { sink, hasher, .. } = *self.shared.rest().await?;
-        let upload = match sink {
-            Sink::File { upload, .. } => Ok(upload),
-            Sink::Window(why) => Err(why),
-        };
-        let mut hashed = hasher.finish();
+        let (upload, mut hashed) = self.shared.rest().await?.finish();
         if let Some(expected) = self.expected_size.filter(|expected| *expected != hashed.size) {
             return Err(StoreError::Length { actual: hashed.size, expected });
         }
@@ -302,8 +260,9 @@ impl Shared {
             && let State::Idle(writer) = std::mem::replace(&mut queue.state, State::Busy)
         {
             let in_place = queue.held_bytes <= IN_PLACE_BYTES && !writer.blocks();
-            let turn = Turn { shared: Arc::clone(self), writer: Some(writer) };
+            let batch = std::mem::take(&mut queue.chunks);
             drop(queue);
+            let turn = Turn::new(Arc::clone(self), writer, batch);
             if in_place {
                 turn.run();
             } else {
@@ -334,10 +293,8 @@ impl Drop for Shared {
         let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
         // What a job that died, or never began, has left.
         HELD.remove(queue.held_bytes);
-        if let State::Idle(writer) = &mut queue.state
-            && let Sink::File { upload, .. } = &mut writer.sink
-        {
-            upload.leave();
+        if let State::Idle(writer) = &mut queue.state {
+            writer.leave();
         }
     }
 }
@@ -346,9 +303,17 @@ impl Drop for Shared {
 struct Turn {
     shared: Arc<Shared>,
     writer: Option<Box<Writer>>,
+    /// What is to be written next.
+    batch: Vec<Bytes>,
 }
 
 impl Turn {
+    /// A job that begins with these, which followers are told of at once, and not when a thread is there for it.
+    fn new(shared: Arc<Shared>, mut writer: Box<Writer>, batch: Vec<Bytes>) -> Self {
+        writer.announce(&batch);
+        Self { shared, writer: Some(writer), batch }
+    }
+
     fn run(mut self) {
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.catch_up()
@@ -356,9 +321,9 @@ impl Turn {
             tracing::warn!(%error, "what was left of a transfer cannot be read");
             return;
         }
-        while let Some(chunks) = self.next() {
-            // Present until `drop`.
-            let Some(writer) = &mut self.writer else { return };
+        // Present until there is nothing left, or `drop`.
+        while let Some(writer) = &mut self.writer {
+            let chunks = std::mem::take(&mut self.batch);
             let (bytes, pieces) = (chunks.iter().map(Bytes::len).sum::<usize>(), chunks.len());
             let lost = writer.take(chunks);
             let mut queue = self.shared.lock();
@@ -368,19 +333,24 @@ impl Turn {
             drop(queue);
             HELD.remove(bytes);
             self.shared.moved.notify_one();
+            self.gather();
         }
     }
 
-    /// Everything that has gathered; ends the turn, in the same breath, if that is nothing.
-    fn next(&mut self) -> Option<Vec<Bytes>> {
+    /// Makes everything that has gathered the next batch; ends the turn, in the same breath, if that is nothing.
+    fn gather(&mut self) {
         let mut queue = self.shared.lock();
         if queue.chunks.is_empty() {
             if let Some(writer) = self.writer.take() {
                 queue.state = State::Idle(writer);
             }
-            return None;
+            return;
         }
-        Some(std::mem::take(&mut queue.chunks))
+        self.batch = std::mem::take(&mut queue.chunks);
+        drop(queue);
+        if let Some(writer) = &mut self.writer {
+            writer.announce(&self.batch);
+        }
     }
 }
 
@@ -394,60 +364,6 @@ impl Drop for Turn {
     }
 }
 
-impl Writer {
-    /// Whether taking bytes may wait for a disk.
-    fn blocks(&self) -> bool {
-        match &self.sink {
-            Sink::File { upload, .. } => upload.blocks(),
-            Sink::Window(_) => false,
-        }
-    }
-
-    /// Hashes what it goes on with.
-    fn catch_up(&mut self) -> io::Result<()> {
-        let unhashed = std::mem::take(&mut self.unhashed);
-        match &self.sink {
-            Sink::File { upload, .. } if unhashed > 0 => {
-                hash(&upload.reader().content, unhashed, &mut self.hasher)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes what comes next; why it cannot be stored, if that is new.
-    fn take(&mut self, chunks: Vec<Bytes>) -> Option<Arc<StoreError>> {
-        let lost = match &mut self.sink {
-            Sink::File { upload, .. } => upload.append(&chunks).err().map(Arc::new),
-            Sink::Window(_) => None,
-        };
-        if let Some(why) = &lost {
-            self.window.open(*self.progress.borrow());
-            // This removes the file; what readers have open stays readable.
-            self.sink = Sink::Window(Arc::clone(why));
-        }
-        match &mut self.sink {
-            Sink::File { keeper, .. } => chunks.iter().for_each(|chunk| keeper.keep(chunk)),
-            Sink::Window(_) => self.window.keep(&chunks),
-        }
-        let added = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        // Followers read while this thread hashes.
-        self.progress.send_modify(|readable| *readable += added);
-        for chunk in chunks {
-            self.hasher.update(&chunk);
-        }
-        lost
-    }
-}
-
-impl Sink {
-    const fn unstored(&self) -> Option<&Arc<StoreError>> {
-        match self {
-            Self::File { .. } => None,
-            Self::Window(why) => Some(why),
-        }
-    }
-}
-
 /// Writing that has ended cannot go on.
 fn ended() -> StoreError {
     StoreError::io("write", "tmp", io::Error::other("writing was broken off before"))
@@ -457,15 +373,6 @@ fn rehash(content: &Content, size: u64, claim: &Checksum) -> Result<Hashed, Stor
     let mut hasher = Hasher::new(Some(claim));
     hash(content, size, &mut hasher).map_err(|error| StoreError::io("read", "tmp", error))?;
     Ok(hasher.finish())
-}
-
-/// Hashes content from where the hasher stands up to `size` bytes.
-fn hash(content: &Content, size: u64, hasher: &mut Hasher) -> io::Result<()> {
-    while hasher.size() < size {
-        let len = usize::try_from(size - hasher.size()).map_or(REHASH_BYTES, |left| left.min(REHASH_BYTES));
-        hasher.update(&content.read_at(hasher.size(), len)?);
-    }
-    Ok(())
 }
 
 /// Bytes that are known to be right, not yet durable. Dropping it removes the file.
@@ -503,9 +410,9 @@ impl Sealed {
 /// Reads a blob in the making, and afterwards the finished one.
 #[derive(Debug, Clone)]
 pub struct StagedReader {
-    content: Content,
-    recent: Option<Arc<Recent>>,
-    window: Arc<Window>,
+    pub(super) content: Content,
+    pub(super) recent: Option<Arc<Recent>>,
+    pub(super) window: Arc<Window>,
 }
 
 impl StagedReader {
@@ -540,10 +447,10 @@ impl StagedReader {
         if whole.len() as u64 == size { Ok(whole) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// What is still in memory of the bytes at `offset`: at most `len`, but not none. The caller stays
-    /// within [`Staged::progress`].
-    pub fn recent(&self, offset: u64, len: usize) -> Option<Bytes> {
-        self.recent.as_ref()?.get(offset, len)
+    /// Where the bytes at `offset` can be had, up to `len` of them, as long as the store takes them: the newest are
+    /// still in memory, and only there before they are written. The caller stays within [`Staged::progress`].
+    pub fn recent(&self, offset: u64, len: usize) -> Found {
+        self.recent.as_ref().map_or(Found::File(len), |recent| recent.find(offset, len))
     }
 
     /// Like [`Self::read_at`], but only what is in the page cache: `None` if it would block, and
@@ -556,7 +463,7 @@ impl StagedReader {
     }
 
     /// Reads `len` bytes at `offset` of the file; the caller stays within [`Staged::progress`], and within
-    /// what [`Mark::find`] says is there.
+    /// what [`Self::recent`] and then [`Mark::find`] say is there.
     ///
     /// # Errors
     /// What the disk answers; [`io::ErrorKind::UnexpectedEof`] beyond what has been written.

@@ -7,6 +7,7 @@
 //! [`root`] keeps every operation inside the root, [`staging`] and [`publish`] make files appear whole
 //! or not at all (invariant I1), [`walk`] lists. Linux only: `openat2`, `renameat2`, `RWF_NOWAIT`.
 
+mod late;
 mod publish;
 mod root;
 mod staging;
@@ -25,6 +26,7 @@ use futures_util::future::ready;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat as RawStat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use self::late::LateUpload;
 use self::root::{FILE_MODE, Root, absent_is_none, is_regular, retry_absent};
 use self::staging::Stagings;
 use super::backend::{Answer, Held};
@@ -138,6 +140,11 @@ impl Files {
         Ok(found.as_ref().map(stat_of))
     }
 
+    /// Whether nothing stands under the name, for sure.
+    fn is_absent(&self, path: &ObjectPath) -> bool {
+        matches!(self.root.stat(path.as_str()), Ok(None))
+    }
+
     fn prune(&self, path: &ObjectPath) {
         self.root.prune(path.as_str(), layout::permanent_depth(path.as_str()));
     }
@@ -211,7 +218,7 @@ impl Files {
             Some(Content::File(file)) => {
                 Some(rustix::fs::fstat(&**file).map_err(|error| self.error("stat", live, error))?)
             }
-            Some(Content::Memory(_) | Content::Growing(_)) => return Ok(false),
+            Some(Content::Unmade(_) | Content::Memory(_) | Content::Growing(_)) => return Ok(false),
             None => None,
         };
         let is_meant = |stat: &RawStat| match &seen {
@@ -330,8 +337,15 @@ impl Backend for Local {
     }
 
     fn upload(&self, staging: &ObjectPath, left: Option<&ObjectPath>) -> Answer<'_, Box<dyn Upload>> {
-        let (staging, left) = (staging.clone(), left.cloned());
-        self.run(move |files| Ok(Box::new(files.upload(&staging, left)?) as Box<dyn Upload>))
+        let staging = staging.clone();
+        let upload = |upload: LateUpload| Box::new(upload) as Box<dyn Upload>;
+        match left.cloned() {
+            Some(left) if !self.0.is_absent(&left) => {
+                self.run(move |files| Ok(upload(LateUpload::take_up(files, staging, left))))
+            }
+            // So it is with most, and knowing that takes no other thread.
+            left => ready(Ok(upload(LateUpload::new(&self.0, staging, left)))).boxed(),
+        }
     }
 
     fn list(&self, folder: &ObjectPath, read: Option<u64>) -> Lister {

@@ -11,13 +11,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use futures_util::FutureExt as _;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::super::backend::Answer;
 use super::super::blob::Content;
-use super::super::{Blob, ObjectPath, StagedReader, Stat, StoreError, Upload, blocking};
+use super::super::{Blob, ObjectPath, Stat, StoreError};
 use super::root::TRIES;
 use super::staging::TempFile;
 use super::{Files, size_of};
@@ -35,29 +33,24 @@ const WORTH_LEAVING: u64 = 1 << 20;
 const RESERVE_FROM: u64 = 2 << 20;
 
 impl Files {
-    /// Starts a file in the staging directory, or goes on with one that was left.
-    pub(super) fn upload(
+    /// Makes a file in the staging directory.
+    pub(super) fn create(
         self: &Arc<Self>,
         tmp: &ObjectPath,
         left: Option<ObjectPath>,
     ) -> Result<LocalUpload, StoreError> {
-        let stagings = &self.stagings;
-        // What cannot be gone on with is begun anew.
-        let found = left.as_ref().and_then(|left| {
-            let found = stagings.adopt(&self.root, tmp.as_str(), left.as_str());
-            found
-                .inspect_err(|error| tracing::debug!(%left, %error, "could not take up what was left"))
-                .ok()?
-        });
-        let (file, len) = match found {
-            Some(found) => found,
-            None => {
-                let created = stagings.create(&self.root, tmp.as_str());
-                (created.map_err(|error| self.error("create", tmp, error))?, 0)
-            }
-        };
-        let (files, staging) = (Arc::clone(self), tmp.clone());
-        Ok(LocalUpload { files, file, staging, left, begun: len, len, reserved: Some(len) })
+        let created = self.stagings.create(&self.root, tmp.as_str());
+        let file = created.map_err(|error| self.error("create", tmp, error))?;
+        Ok(LocalUpload::new(self, file, tmp, left, 0))
+    }
+
+    /// Goes on with a file that was left, if there is one that can be gone on with.
+    pub(super) fn take_up(self: &Arc<Self>, tmp: &ObjectPath, left: &ObjectPath) -> Option<LocalUpload> {
+        let found = self.stagings.adopt(&self.root, tmp.as_str(), left.as_str());
+        let found =
+            found.inspect_err(|error| tracing::debug!(%left, %error, "could not take up what was left"));
+        let (file, len) = found.ok()??;
+        Some(LocalUpload::new(self, file, tmp, Some(left.clone()), len))
     }
 
     /// Writes a small file; with `replace` in the place of one that is there. False if one is there
@@ -69,7 +62,7 @@ impl Files {
         bytes: Bytes,
         replace: bool,
     ) -> Result<bool, StoreError> {
-        let mut upload = self.upload(tmp, None)?;
+        let mut upload = self.create(tmp, None)?;
         upload.append(&[bytes])?;
         upload.sync()?;
         upload.place(path, replace)
@@ -82,7 +75,7 @@ impl Files {
         tmp: &ObjectPath,
         bytes: Bytes,
     ) -> Result<Blob, StoreError> {
-        let mut upload = self.upload(tmp, None)?;
+        let mut upload = self.create(tmp, None)?;
         upload.append(&[bytes])?;
         upload.publish_now(path)
     }
@@ -103,6 +96,49 @@ pub(super) struct LocalUpload {
 }
 
 impl LocalUpload {
+    fn new(
+        files: &Arc<Files>,
+        file: TempFile,
+        tmp: &ObjectPath,
+        left: Option<ObjectPath>,
+        begun: u64,
+    ) -> Self {
+        let (files, staging) = (Arc::clone(files), tmp.clone());
+        Self { files, file, staging, left, begun, len: begun, reserved: Some(begun) }
+    }
+
+    /// The file itself.
+    pub(super) const fn file(&self) -> &Arc<OwnedFd> {
+        self.file.file()
+    }
+
+    /// As [`Upload::begun`].
+    pub(super) const fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// As [`Upload::append`].
+    pub(super) fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
+        for chunks in chunks.chunks(SLICES) {
+            write_at(self.file(), chunks, self.len)
+                .map_err(|error| self.files.error("write", &self.staging, error))?;
+            self.len += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        }
+        self.reserve();
+        Ok(())
+    }
+
+    /// As [`Upload::leave`].
+    pub(super) fn leave(&mut self) -> u64 {
+        let Some(left) = self.left.take().filter(|_| self.len >= WORTH_LEAVING) else { return 0 };
+        // Of two that were left the one that came further is of more use.
+        let has_less = |stat: Option<Stat>| stat.is_none_or(|stat| stat.size < self.len);
+        let kept = self.files.stat(&left).is_ok_and(has_less)
+            && self.release().is_ok()
+            && self.place(&left, true).is_ok_and(|placed| placed);
+        if kept { self.len } else { 0 }
+    }
+
     /// Reserves room for what will be written next, if it is time to: writing to it then costs the
     /// kernel less, and a file that grows beside others lies in fewer pieces.
     fn reserve(&mut self) {
@@ -110,7 +146,7 @@ impl LocalUpload {
             return;
         };
         // Room that cannot be had now, or not this way, is no error: the write finds out.
-        let done = rustix::fs::fallocate(&**self.file.file(), FallocateFlags::KEEP_SIZE, from, to - from);
+        let done = rustix::fs::fallocate(self.file(), FallocateFlags::KEEP_SIZE, from, to - from);
         self.reserved = done.is_ok().then_some(to);
     }
 
@@ -119,13 +155,12 @@ impl LocalUpload {
         if self.reserved.is_some_and(|reserved| reserved <= self.len) {
             return Ok(());
         }
-        rustix::fs::ftruncate(&**self.file.file(), self.len)
+        rustix::fs::ftruncate(self.file(), self.len)
             .map_err(|error| self.files.error("truncate", &self.staging, error))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        rustix::fs::fsync(&**self.file.file())
-            .map_err(|error| self.files.error("fsync", &self.staging, error))
+        rustix::fs::fsync(self.file()).map_err(|error| self.files.error("fsync", &self.staging, error))
     }
 
     /// Gives the file its name; false if the name is taken and not to be replaced. The directories
@@ -149,7 +184,7 @@ impl LocalUpload {
 
     /// As [`Upload::publish`], on this thread.
     pub(super) fn publish_now(mut self, path: &ObjectPath) -> Result<Blob, StoreError> {
-        let written = rustix::fs::fstat(&**self.file.file());
+        let written = rustix::fs::fstat(self.file());
         let written = written.map_err(|error| self.files.error("stat", &self.staging, error))?;
         if size_of(&written) != self.len {
             // Somebody else wrote to it, or the file system lost something.
@@ -159,7 +194,7 @@ impl LocalUpload {
         self.sync()?;
         for _ in 0..TRIES {
             if self.place(path, false)? {
-                return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
+                return Ok(Blob::new(Content::File(Arc::clone(self.file())), self.len));
             }
             match self.files.open(path)? {
                 // Somebody was quicker; ours goes.
@@ -167,7 +202,7 @@ impl LocalUpload {
                 Some(present) => {
                     tracing::warn!(%path, size = present.size(), expected = self.len, "replacing a damaged blob");
                     self.place(path, true)?;
-                    return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
+                    return Ok(Blob::new(Content::File(Arc::clone(self.file())), self.len));
                 }
                 // Condemned in between, or not a file.
                 None => {
@@ -180,47 +215,12 @@ impl LocalUpload {
                         } else if !self.place(path, false)? {
                             continue;
                         }
-                        return Ok(Blob::new(Content::File(Arc::clone(self.file.file())), self.len));
+                        return Ok(Blob::new(Content::File(Arc::clone(self.file())), self.len));
                     }
                 }
             }
         }
         Err(self.files.error("publish", path, Errno::EXIST))
-    }
-}
-
-impl Upload for LocalUpload {
-    fn begun(&self) -> u64 {
-        self.begun
-    }
-
-    fn append(&mut self, chunks: &[Bytes]) -> Result<(), StoreError> {
-        for chunks in chunks.chunks(SLICES) {
-            write_at(self.file.file(), chunks, self.len)
-                .map_err(|error| self.files.error("write", &self.staging, error))?;
-            self.len += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        }
-        self.reserve();
-        Ok(())
-    }
-
-    fn reader(&self) -> StagedReader {
-        StagedReader::new(Content::File(Arc::clone(self.file.file())))
-    }
-
-    fn leave(&mut self) -> u64 {
-        let Some(left) = self.left.take().filter(|_| self.len >= WORTH_LEAVING) else { return 0 };
-        // Of two that were left the one that came further is of more use.
-        let has_less = |stat: Option<Stat>| stat.is_none_or(|stat| stat.size < self.len);
-        let kept = self.files.stat(&left).is_ok_and(has_less)
-            && self.release().is_ok()
-            && self.place(&left, true).is_ok_and(|placed| placed);
-        if kept { self.len } else { 0 }
-    }
-
-    fn publish(self: Box<Self>, path: &ObjectPath) -> Answer<'static, Blob> {
-        let path = path.clone();
-        blocking(move || self.publish_now(&path)).boxed()
     }
 }
 

@@ -204,7 +204,7 @@ fn an_error_on_the_way_leaves_nothing_visible_and_nothing_staged() {
     home.put("refs/file/below", b"x").expect_err("a file is no directory");
     fs::create_dir_all(home.file("refs/dir")).expect("made");
     home.put("refs/dir", b"x").expect_err("a directory is in the way");
-    let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
+    let mut upload = home.local.0.create(&at("tmp"), None).expect("started");
     upload.append(&[Bytes::from_static(b"x")]).expect("appended");
     upload.publish_now(&at("refs/file/blob")).expect_err("a file is no directory");
     assert_eq!(home.staged(), Vec::<PathBuf>::new());
@@ -214,7 +214,7 @@ fn an_error_on_the_way_leaves_nothing_visible_and_nothing_staged() {
 #[test]
 fn a_file_that_was_cut_behind_our_back_is_not_published() {
     let home = home();
-    let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
+    let mut upload = home.local.0.create(&at("tmp"), None).expect("started");
     upload.append(&[Bytes::from_static(b"0123456789")]).expect("appended");
     let staged = home.staged().pop().expect("staged");
     fs::OpenOptions::new().write(true).open(staged).and_then(|file| file.set_len(4)).expect("cut");
@@ -229,7 +229,7 @@ fn a_symlink_in_a_blobs_place_gives_way_to_the_blob() {
     home.plant("secret", b"other");
     fs::create_dir_all(home.file("blobs")).expect("made");
     symlink(home.file("secret"), home.file("blobs/x")).expect("linked");
-    let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
+    let mut upload = home.local.0.create(&at("tmp"), None).expect("started");
     upload.append(&[Bytes::from_static(b"bytes")]).expect("appended");
     upload.publish_now(&at("blobs/x")).expect("published");
     assert!(fs::symlink_metadata(home.file("blobs/x")).expect("there").is_file());
@@ -247,7 +247,7 @@ fn quarantine_takes_what_is_not_a_file_too() {
 #[test]
 fn many_pieces_are_written_in_order() {
     let home = home();
-    let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
+    let mut upload = home.local.0.create(&at("tmp"), None).expect("started");
     let pieces: Vec<_> =
         (0..3000_u16).map(|n| Bytes::from(n.to_le_bytes()[..usize::from(n % 3)].to_vec())).collect();
     upload.append(&pieces).expect("appended");
@@ -297,7 +297,7 @@ fn the_staging_of_the_dead_is_counted_and_removed_and_that_of_others_stays() {
     home.plant("tmp/01HALF/1.part", b"678");
     fs::create_dir_all(home.file("tmp/01EMPTY")).expect("made");
     let other = Local::open(&home.dir.path().join("root")).expect("opened");
-    let upload = other.0.upload(&at("tmp"), None).expect("started");
+    let upload = other.0.create(&at("tmp"), None).expect("started");
     let reap = |dry_run| {
         staging::reap(&home.local.0.root, at("tmp").as_str(), Timestamp::MAX, dry_run).expect("reaped")
     };
@@ -319,7 +319,7 @@ fn what_is_left_is_what_was_written_and_the_longest_of_it_stays() {
     let home = home();
     let left = at("tmp/partial/x");
     let leave = |pieces: usize| {
-        let mut upload = home.local.0.upload(&at("tmp"), Some(left.clone())).expect("started");
+        let mut upload = home.local.0.create(&at("tmp"), Some(left.clone())).expect("started");
         // As if it had not been there yet when this one started.
         for _ in 0..pieces {
             upload.append(&[vec![7; 1 << 20].into()]).expect("written");
@@ -348,8 +348,9 @@ fn what_lies_in_the_place_of_what_was_left_and_is_no_file_of_ours_is_not_gone_on
     for (number, plant) in plant.iter().enumerate() {
         fs::create_dir_all(home.file("tmp/partial")).expect("made");
         plant();
-        let mut upload = home.local.0.upload(&at("tmp"), Some(at("tmp/partial/x"))).expect("started");
-        assert_eq!(upload.begun(), 0, "{number}");
+        let left = at("tmp/partial/x");
+        assert!(home.local.0.take_up(&at("tmp"), &left).is_none(), "{number}");
+        let mut upload = home.local.0.create(&at("tmp"), Some(left)).expect("started");
         upload.append(&[Bytes::from_static(b"x")]).expect("written");
         upload.publish_now(&at(&format!("blobs/{number}"))).expect("published");
         assert_eq!(fs::metadata(&outside).expect("there").len(), 2 << 20, "{number}");
@@ -421,7 +422,7 @@ fn staging_that_was_removed_by_hand_is_made_again() {
 #[test]
 fn what_was_reserved_and_is_not_needed_is_given_back_when_a_file_is_published() {
     let home = home();
-    let mut upload = home.local.0.upload(&at("tmp"), None).expect("started");
+    let mut upload = home.local.0.create(&at("tmp"), None).expect("started");
     let piece = Bytes::from(vec![7; 1 << 20]);
     for _ in 0..9 {
         upload.append(std::slice::from_ref(&piece)).expect("written");
