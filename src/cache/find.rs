@@ -231,7 +231,7 @@ pub(super) fn are_alike(protocol: &dyn Protocol, one: &str, other: &str) -> bool
 }
 
 /// The digest by which another ref of the scope may grant a resource.
-fn linked_digest(resource: &Resource) -> Option<Digest> {
+pub(super) fn linked_digest(resource: &Resource) -> Option<Digest> {
     resource.expect.as_ref().filter(|_| resource.linked)?.digest()
 }
 

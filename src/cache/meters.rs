@@ -45,6 +45,7 @@ pub struct ProxyMeters {
     served: [Counter; Outcome::ALL.len()],
     sent: Counter,
     unstored: Counter,
+    read_ahead: Counter,
     fills: Gauge,
 }
 
@@ -67,6 +68,7 @@ impl ProxyMeters {
             "repoxy_unstored_total",
             "Fetches whose content was passed on because the store failed, by proxy"
         );
+        describe_counter!("repoxy_read_ahead_total", "Fetches of what no client had asked for yet, by proxy");
         describe_gauge!("repoxy_fills", "Fetches from upstream that are under way, by proxy");
         let proxy = proxy.to_string();
         let served = Outcome::ALL.map(|outcome| {
@@ -76,6 +78,7 @@ impl ProxyMeters {
             served,
             sent: counter!("repoxy_sent_bytes_total", "proxy" => proxy.clone()),
             unstored: counter!("repoxy_unstored_total", "proxy" => proxy.clone()),
+            read_ahead: counter!("repoxy_read_ahead_total", "proxy" => proxy.clone()),
             fills: gauge!("repoxy_fills", "proxy" => proxy.clone()),
             proxy,
         }
@@ -104,6 +107,11 @@ impl ProxyMeters {
     /// Counts a fetch whose content the store did not take.
     pub(super) fn unstored(&self) {
         self.unstored.increment(1);
+    }
+
+    /// Counts a fetch that no client asked for.
+    pub(super) fn read_ahead(&self) {
+        self.read_ahead.increment(1);
     }
 
     /// Counts a fill as running until the guard is dropped.

@@ -5,12 +5,14 @@
 //!
 //! 1. `find`: what is cached, if a ref of this proxy and scope vouches for it.
 //! 2. `decide`: use it, revalidate it, or fetch.
-//! 3. `through`, `fill` and `obtain`: one task per key asks upstream and publishes blob → ref → index.
+//! 3. `through`, `fill` and `obtain`: one task per key asks upstream and publishes blob → ref → index; `ahead` begins
+//!    what will be asked for next.
 //! 4. `follow` and `body`: everybody reads what is there, at their own pace.
 //!
 //! Where upstream's own answers say how long they hold, `variants` finds the one that a request selects,
 //! `passing` lets by what may not be stored, and `forward` what may change something upstream.
 
+mod ahead;
 mod body;
 mod catalogues;
 mod decide;
@@ -62,6 +64,7 @@ use crate::model::{
 use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
 use crate::upstream::{Ask, Take, Target, Upstream};
+use ahead::ReadAhead;
 use catalogues::Catalogues;
 use examine::Examinations;
 use failure::Failure;
@@ -97,6 +100,7 @@ pub struct Cache {
     proxies: ProxyTable,
     clock: Arc<dyn Clock>,
     fills: Arc<Fills>,
+    ahead: ReadAhead,
     absent: Absent,
     doubts: Doubts,
     unshared: Unshared,
@@ -206,6 +210,7 @@ impl Cache {
             proxies: parts.proxies,
             clock: parts.clock,
             fills: Arc::default(),
+            ahead: ReadAhead::new(),
             absent: Absent::new(),
             doubts: Doubts::new(),
             unshared: Unshared::new(),

@@ -471,6 +471,10 @@ impl Job {
         for key in self.keys_of(reference) {
             self.publish_ref_at(&key, reference).await?;
         }
+        if let Some(links) = &reference.links {
+            let key = &self.resource.key;
+            self.cache.note_order(key, self.protocol.scope(&key.path), links);
+        }
         // What was withdrawn meanwhile is answered with, but not kept.
         if self.cache.withdrawals.since(self.withdrawals, &self.resource.key) {
             self.cache.remove(&self.resource.key).await;

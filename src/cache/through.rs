@@ -105,6 +105,7 @@ impl Cache {
         };
         let why = Why::of(held.is_some(), &place, call.resource);
         let (fill, started) = self.join(call, place.clone(), held.clone(), company)?;
+        self.read_ahead(call);
         let early = fill.is_asking();
         let stage = arrival(fill.clone(), patience).await?;
         if started || self.is_shared(call.resource, &stage, early) {

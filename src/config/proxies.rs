@@ -92,6 +92,8 @@ pub struct Proxy {
     pub ttl: Option<Duration>,
     /// Whether content is accepted that upstream names no signing key for; only for `tf`.
     pub unsigned: bool,
+    /// Whether small layers are fetched along with those that they follow; container registries only.
+    pub read_ahead: bool,
     /// How it logs in at upstream; anonymously if absent.
     pub credentials: Option<Credentials>,
     /// Hosts, besides upstream's own, that may be contacted on upstream's word even at an internal
@@ -117,6 +119,7 @@ impl Proxy {
             ttl: self.ttl,
             upstream: self.upstreams.first().cloned(),
             unsigned: self.unsigned,
+            read_ahead: self.read_ahead,
             http: self.http.clone(),
             keyring: None,
         }
@@ -311,6 +314,10 @@ impl Entry<'_, '_, '_> {
             ArtifactType::Tf => self.one("unsigned", values::boolean)?.unwrap_or(false),
             _ => false,
         };
+        let read_ahead = match artifact_type {
+            ArtifactType::Container => self.one("read_ahead", values::boolean)?.unwrap_or(true),
+            _ => false,
+        };
         let upstreams = self.many("upstream", values::server_url)?;
         let is_debian = artifact_type == ArtifactType::Debian;
         let namespaces = if is_debian {
@@ -337,6 +344,7 @@ impl Entry<'_, '_, '_> {
             default,
             ttl,
             unsigned,
+            read_ahead,
             credentials,
             allowed_hosts,
             ca_files,

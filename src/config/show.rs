@@ -10,7 +10,7 @@ use toml::Value;
 use super::proxies::{Credentials, Proxy, SecretFrom};
 use super::values::{show_duration, show_share, show_size};
 use super::{Config, LogFormat, Origin};
-use crate::model::{Heed, PathRule, Treatment};
+use crate::model::{ArtifactType, Heed, PathRule, Treatment};
 
 /// One value that holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -123,6 +123,8 @@ impl<'c> Shown<'c> {
         self.line("default", Some(proxy.default));
         self.line("ttl", proxy.ttl.map(show_duration));
         self.line("unsigned", proxy.unsigned.then_some(true));
+        let is_container = proxy.id.artifact_type == ArtifactType::Container;
+        self.line("read_ahead", (is_container && !proxy.read_ahead).then_some(false));
         self.line("allowed_hosts", some(list(&proxy.allowed_hosts)));
         self.line("ca_files", some(proxy.ca_files.iter().map(|file| path(file)).collect()));
         self.line("connect_timeout", proxy.limits.connect_timeout.map(show_duration));

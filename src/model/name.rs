@@ -138,6 +138,8 @@ pub struct ProxyFacts {
     pub upstream: Option<Url>,
     /// Whether content is accepted that upstream names no signing key for.
     pub unsigned: bool,
+    /// Whether small parts of a document are fetched along with those that they follow.
+    pub read_ahead: bool,
     /// How plain HTTP is cached, where that is what the proxy is for.
     pub http: Option<Arc<HttpRules>>,
     /// The `OpenPGP` keys, binary or armored, one of which must have signed what it serves, for types
@@ -155,6 +157,7 @@ impl ProxyFacts {
             ttl: None,
             upstream: None,
             unsigned: false,
+            read_ahead: false,
             http: None,
             keyring: None,
         }

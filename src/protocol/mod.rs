@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
-use crate::model::{ArtifactType, Descriptor, ProxyId, ProxyTable, Ref, RefKey, RefRules, Resource};
+use crate::model::{ArtifactType, Claim, Descriptor, ProxyId, ProxyTable, Ref, RefKey, RefRules, Resource};
 
 pub mod debian;
 mod gather;
@@ -105,6 +105,12 @@ pub trait Protocol: RefRules + std::fmt::Debug + 'static {
     /// The key of what upstream has at a path, where the path alone decides it: what an answer names as
     /// changed is withdrawn by it.
     fn key_at(&self, _proxy: &ProxyId, _path: &str) -> Option<RefKey> {
+        None
+    }
+
+    /// What another link of a document leads to, where `resource` is what one of its links leads to: as clients ask
+    /// for both, one behind the other. `None` where they do not.
+    fn sibling(&self, _resource: &Resource, _link: &Claim) -> Option<Resource> {
         None
     }
 

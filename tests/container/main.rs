@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 pub mod support;
 
+mod ahead;
 mod blobs;
 mod lists;
 mod manifests;

@@ -74,7 +74,7 @@ fn each_mistake_has_its_place_and_a_hint() {
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'https://a'\nunsigned = true",
-            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `name`, `type`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`, `retries`, `breaker_after`",
+            "4:1: unknown key `unsigned` in `proxy.a`\nhint: known are `name`, `type`, `read_ahead`, `upstream`, `ns`, `default`, `ttl`, `credentials`, `allowed_hosts`, `ca_files`, `connect_timeout`, `idle_timeout`, `max_connections`, `retries`, `breaker_after`",
         ),
         (
             "[[proxy]]\nname = 'a'\nupstream = 'ghcr.io'",

@@ -86,6 +86,10 @@ impl Protocol for Oci {
         lists::check(resource.kind, document).map(|()| Vec::new())
     }
 
+    fn sibling(&self, resource: &Resource, link: &Claim) -> Option<Resource> {
+        resource::sibling(resource, link)
+    }
+
     fn rewrite(&self, head: &Head<'_>, reference: &Ref, document: &[u8]) -> Result<Document, Refusal> {
         let request = Request::parse(head)?;
         match request.endpoint {

@@ -20,8 +20,8 @@ use std::time::Duration;
 use super::grammar::{Query, is_name, is_tag};
 use super::request::{Endpoint, Request};
 use crate::model::{
-    Area, ArtifactType, Checksum, Delivery, Freshness, MediaType, ProxyFacts, ProxyTable, RefKey, RefPath,
-    Resource, Source,
+    Area, ArtifactType, Checksum, Claim, Delivery, Freshness, MediaType, ProxyFacts, ProxyTable, RefKey,
+    RefPath, Resource, Source,
 };
 use crate::protocol::{Derive, Fetch, Part, Refusal};
 
@@ -211,6 +211,16 @@ impl<'t> Place<'t> {
             ..Resource::new(key, kind, source, Freshness::For(LIST_TTL), delivery)
         })
     }
+}
+
+/// Another blob of the repository that has this one.
+pub(super) fn sibling(blob: &Resource, link: &Claim) -> Option<Resource> {
+    let repository = Some(scope(&blob.key.path)).filter(|_| blob.kind == kind::BLOB)?;
+    let digest = Checksum::from(link.digest);
+    let path = format!("{repository}/blobs/{}", segments(&digest)).parse().ok()?;
+    let source = Source::Path(format!("/v2/{repository}/blobs/{digest}"));
+    let key = RefKey { path, ..blob.key.clone() };
+    Some(Resource { key, source, expect: Some(digest), ..blob.clone() })
 }
 
 /// The tag that stands for a list of referrers where a registry has no API for it (distribution specification, "Referrers

@@ -281,3 +281,18 @@ fn the_base_answers_by_itself() {
         assert_eq!(header(&reply.headers, "content-type"), Some("application/json"));
     }
 }
+
+#[test]
+fn a_blobs_sibling_is_what_its_own_request_leads_to() {
+    for repository in ["alpine", "ghcr/org/app", "library/blobs/sha256"] {
+        let other = Digest::of(b"other");
+        let resource =
+            |noun: &str, digest: &str| get(&format!("/v2/{repository}/{noun}/{digest}")).fetch().resource;
+        let link = Claim { digest: other, size: Some(7) };
+        let own = resource("blobs", &other.to_string());
+        for digest in [format!("sha256:{HEX}"), format!("sha512:{}", sha512())] {
+            assert_eq!(Oci.sibling(&resource("blobs", &digest), &link).as_ref(), Some(&own), "{repository}");
+        }
+        assert_eq!(Oci.sibling(&resource("manifests", &format!("sha256:{HEX}")), &link), None);
+    }
+}
