@@ -19,6 +19,7 @@ use super::through::Company;
 use super::{Cache, Call, Interest, Site, Want};
 use crate::model::{Claim, Digest, ProxyId, RefKey, Resource};
 use crate::protocol::Protocol;
+use crate::upstream::Upstream;
 
 /// How many parts ahead are looked at.
 const WINDOW: usize = 8;
@@ -26,8 +27,8 @@ const WINDOW: usize = 8;
 const PART_BYTES: u64 = 4 << 20;
 /// The most bytes of all that are fetched along with one.
 const WINDOW_BYTES: u64 = 8 << 20;
-/// The most fetches ahead at a time, of all proxies: well below what one upstream is asked at a time, so that clients
-/// find a turn.
+/// The most fetches ahead at a time for a proxy; and no more than half of what its upstream is asked at a time, so that
+/// clients find a turn.
 const MOST: usize = 16;
 
 /// The most parts whose place is remembered, and the most of one document.
@@ -40,7 +41,11 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     places: Bounded<Part, Place>,
-    turns: Arc<Semaphore>,
+}
+
+/// Turns for what is fetched ahead from an upstream.
+pub(super) fn turns(upstream: &Upstream) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MOST.min(upstream.in_flight() / 2)))
 }
 
 /// A part by the proxy, the scope and its digest.
@@ -51,8 +56,7 @@ type Place = (Arc<[Claim]>, usize);
 
 impl ReadAhead {
     pub(super) fn new() -> Self {
-        let places = Bounded::builder().max_capacity(PLACES).time_to_live(REMEMBERED).build();
-        Self { places, turns: Arc::new(Semaphore::new(MOST)) }
+        Self { places: Bounded::builder().max_capacity(PLACES).time_to_live(REMEMBERED).build() }
     }
 
     /// Remembers the order of a document's parts.
@@ -104,7 +108,7 @@ impl Cache {
             if self.fills.is_running(&part.key) || self.absent.holds(&part.key, self.clock.now()) {
                 continue;
             }
-            let Ok(turn) = Arc::clone(&self.ahead.turns).try_acquire_owned() else { return };
+            let Ok(turn) = Arc::clone(&site.ahead).try_acquire_owned() else { return };
             let fetch = Arc::clone(self).fetch_ahead(Arc::clone(site), protocol, part);
             tokio::spawn(async move {
                 fetch.await;

@@ -142,6 +142,7 @@ pub struct Parts {
 struct Site {
     upstream: Upstream,
     meters: Arc<ProxyMeters>,
+    ahead: Arc<Semaphore>,
 }
 
 /// What is to be known of a request beside the resource.
@@ -199,7 +200,8 @@ impl Cache {
     pub fn new(parts: Parts) -> Self {
         let site = |(id, upstream): (ProxyId, Upstream)| {
             let meters = Arc::new(ProxyMeters::new(&id));
-            (id, Arc::new(Site { upstream, meters }))
+            let ahead = ahead::turns(&upstream);
+            (id, Arc::new(Site { upstream, meters, ahead }))
         };
         let proofs = Proofs::new(Arc::clone(&parts.store), Arc::clone(&parts.clock), parts.proofs_since);
         Self {

@@ -127,7 +127,7 @@ impl Transfer<'_> {
                 let is_first = staged.is_empty();
                 staged.write(fresh).await?;
                 if is_first {
-                    // Those who wait for it are on this thread, and go before the next bytes.
+                    // Who began it waits on this thread, and goes before the next bytes.
                     tokio::task::yield_now().await;
                 }
             }

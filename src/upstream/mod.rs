@@ -183,6 +183,11 @@ impl Upstream {
         })
     }
 
+    /// The most requests to one of its hosts at a time; others wait.
+    pub const fn in_flight(&self) -> usize {
+        self.settings.limits.in_flight
+    }
+
     /// Reads credentials and certificates again, and forgets all tokens. Blocks for as long as the
     /// files take. Requests under way go on with what they began with.
     ///

@@ -53,6 +53,23 @@ async fn who_asks_for_what_is_fetched_ahead_joins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_find_a_turn_where_upstream_is_asked_little_at_a_time() {
+    let origin = Origin::start().await;
+    let image = origin.image("library/app", "1.0", 5, SMALL);
+    let gate = Gate::closed();
+    for blob in &image.blobs[2..=3] {
+        origin.on(&blob.path).hold_after(1, &gate).always();
+    }
+    let repoxy = Repoxy::with(&proxy(&origin, "max_connections = 3"));
+    repoxy.get(&image.path).await;
+    repoxy.get(&image.blobs[1].path).await;
+    eventually("one is under way", || fetched(&origin, &image)[2] == 1).await;
+    assert_eq!(repoxy.get(&image.blobs[5].path).await.bytes(), &image.blobs[5].bytes, "nobody is in its way");
+    assert_eq!(fetched(&origin, &image)[3..], [0, 0, 1], "half of three is one");
+    gate.open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_large_and_what_upstream_has_not_are_no_ones_loss() {
     let origin = Origin::start().await;
     let image = origin.image("library/app", "1.0", 3, SMALL);
