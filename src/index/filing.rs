@@ -15,7 +15,7 @@ use rusqlite::{Connection, params};
 use super::record::{Batch, LINK};
 use super::rows::{Column, LINK_LEN, claim};
 use super::{Index, IndexError};
-use crate::model::Claim;
+use crate::model::{Claim, give_way};
 
 /// About the most links that are held in memory, some fifty bytes each; few in tests, so that they too take
 /// several passes.
@@ -93,6 +93,7 @@ impl Batch<'_> {
         for (link, artifact_type, scope, id) in held.drain(..) {
             let Claim { digest, size } = claim(&link);
             insert.execute(params![Column(digest), artifact_type, scope, id, size.map(Column)])?;
+            give_way();
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Statement, params};
 
 use super::rows::{self, Column, REF_COLUMNS, ref_columns};
 use super::{Index, IndexError, MAX_PAGE};
-use crate::model::{Area, Claim, Digest, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{Area, Claim, Digest, ProxyId, Ref, RefKey, Timestamp, give_way};
 
 /// What [`Index::grant`] found.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,9 +171,12 @@ impl Index {
         self.read(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut statement = snapshot.prepare_cached(sql)?;
-            let found = keys.map(|key| match self.proxy(&snapshot, &key.proxy)? {
-                Some(proxy) => Ok(find(&mut statement, proxy, key, &read)?),
-                None => Ok(None),
+            let found = keys.map(|key| {
+                give_way();
+                match self.proxy(&snapshot, &key.proxy)? {
+                    Some(proxy) => Ok(find(&mut statement, proxy, key, &read)?),
+                    None => Ok(None),
+                }
             });
             found.collect()
         })

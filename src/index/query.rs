@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row};
 
 use super::rows::{self, Column, REF_COLUMNS, area_code, nanoseconds, ref_columns};
 use super::{Index, IndexError, MAX_PAGE, Page};
-use crate::model::{Area, ArtifactType, Digest, ProxyId, ProxyName, Ref, RefKey, Timestamp};
+use crate::model::{Area, ArtifactType, Digest, ProxyId, ProxyName, Ref, RefKey, Timestamp, give_way};
 
 /// Which refs, in which order. Every filter that is set must hold.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +125,10 @@ impl Index {
                 &query,
                 &proxies,
                 KEYS,
-                |proxy, row| rows::key(proxy.clone(), row, 0),
+                |proxy, row| {
+                    give_way();
+                    rows::key(proxy.clone(), row, 0)
+                },
                 |key| key,
             )
         })

@@ -16,7 +16,7 @@ use super::database::META;
 use super::filing::Filing;
 use super::rows::{self, Column, limit, nanoseconds, to_json};
 use super::{Index, IndexError, schema};
-use crate::model::{ArtifactType, Claim, Digest, ProxyId, Ref, RefKey, Timestamp};
+use crate::model::{ArtifactType, Claim, Digest, ProxyId, Ref, RefKey, Timestamp, give_way};
 
 /// The most rows that one transaction records or forgets.
 pub(super) const BATCH: usize = 500;
@@ -62,6 +62,7 @@ impl Index {
         for chunk in sorted.chunks(BATCH) {
             self.write(|batch| {
                 chunk.iter().try_for_each(|(record, used)| {
+                    give_way();
                     let id = batch.record(record, Read::Earlier)?;
                     used.map_or(Ok(()), |at| batch.note_use(id, at))
                 })
@@ -170,6 +171,7 @@ impl Index {
             removed += self.write(|batch| {
                 let mut count = 0;
                 for id in &found {
+                    give_way();
                     count += u64::from(remove(batch, *id)?);
                 }
                 Ok(count)

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::links::links_of;
 use super::{MaintainError, Progress, Rules, Step};
 use crate::index::{Index, IndexError, Record};
-use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp};
+use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp, give_way};
 use crate::store::{RefEntry, Store};
 
 /// Files that could not be recorded and are named in the report; beyond, they are only counted.
@@ -160,6 +160,7 @@ async fn batch(
 ) -> Result<Batch, MaintainError> {
     let mut batch = Batch::with_capacity(page.len());
     for entry in page {
+        give_way();
         let (key, reference) = match (entry.key, entry.reference) {
             (Some(key), Ok(reference)) => (key, reference),
             (_, reference) => {

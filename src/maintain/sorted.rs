@@ -9,6 +9,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::{MaintainError, Upkeep};
+use crate::model::give_way;
 use crate::store::{Scratch, Store};
 
 /// Bytes that are read to find one record. Each has its first record in memory.
@@ -49,6 +50,7 @@ impl<const N: usize, const KEY: usize> Sorter<N, KEY> {
             self.make_room()?;
         }
         self.buffer.push(record);
+        give_way();
         Ok(())
     }
 
@@ -134,6 +136,7 @@ pub(super) struct Sorted<const N: usize, const KEY: usize = N> {
 impl<const N: usize, const KEY: usize> Sorted<N, KEY> {
     /// The record with this key. Who asks for keys in their order has each block read once.
     pub(super) fn find(&mut self, key: &[u8; KEY]) -> Result<Option<[u8; N]>, MaintainError> {
+        give_way();
         if let Some(run) = &self.run {
             let Some(at) = run.block_of(key) else { return Ok(None) };
             if self.at != Some(at) {

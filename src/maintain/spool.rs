@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use super::{MaintainError, Upkeep};
-use crate::model::{ArtifactType, Digest, RefKey, Timestamp};
+use crate::model::{ArtifactType, Digest, RefKey, Timestamp, give_way};
 use crate::store::{Scratch, Store};
 
 /// There are more lists than sets, so each has less of the memory.
@@ -71,6 +71,7 @@ impl<T: Entry> Spool<T> {
         let len = u32::try_from(self.tail.len() - start - LEN).unwrap_or(u32::MAX);
         self.tail[start..start + LEN].copy_from_slice(&len.to_be_bytes());
         self.len += 1;
+        give_way();
         if self.tail.len() > self.most {
             self.scratch.append(&self.tail).map_err(MaintainError::Scratch)?;
             self.tail.clear();

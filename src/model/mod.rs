@@ -14,6 +14,7 @@ mod reference;
 mod resource;
 mod rules;
 mod share;
+mod turn;
 
 pub use causes::Causes;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -25,3 +26,4 @@ pub use reference::{Http, Ref, RefError};
 pub use resource::{Asked, Delivery, Freshness, Heed, Leave, MediaType, Resource, Source};
 pub use rules::{CATALOGUE_MAX_LEN, Claim, DOCUMENT_MAX_LEN, Descriptor, RefRules};
 pub use share::Share;
+pub use turn::give_way;

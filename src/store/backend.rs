@@ -163,9 +163,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Deletes an object; false if it was not there. Folders that became empty go with it.
     fn delete(&self, path: &ObjectPath) -> Answer<'_, bool>;
 
-    /// Takes a live object out of sight into trash, from where [`Self::restore`] brings it back;
-    /// false if it was not live.
-    fn condemn(&self, live: &ObjectPath, trash: &ObjectPath) -> Answer<'_, bool>;
+    /// Takes live objects out of sight into trash, from where [`Self::restore`] brings them back: from the first
+    /// path of each pair to the second. Says of each whether it was live; on an error some may have been moved.
+    fn condemn(&self, moves: Vec<(ObjectPath, ObjectPath)>) -> Answer<'_, Vec<bool>>;
 
     /// Makes a condemned object live again, unless something is live under the name. The trash entry
     /// stays until it is deleted. False if there is nothing in trash.

@@ -114,7 +114,7 @@ async fn an_absent_object_is_an_answer_not_an_error(place: Place) {
         assert!(place.open_now(path).expect("open").is_none());
         assert!(place.open(path).await.expect("open").is_none());
         assert!(!place.delete(path).await.expect("delete"));
-        assert!(!place.condemn(path, &at("trash/x")).await.expect("condemn"));
+        assert_eq!(place.condemn(vec![(path.clone(), at("trash/x"))]).await.expect("condemn"), [false]);
         assert!(!place.restore(path, &at("refs/y")).await.expect("restore"));
         assert!(!place.quarantine(path, &at("aside"), None).await.expect("quarantine"));
         assert!(!place.set_modified(path, Timestamp::UNIX_EPOCH).await.expect("set"));
@@ -336,8 +336,9 @@ async fn a_condemned_object_is_out_of_sight_until_it_is_restored(place: Place) {
     let (live, trash) = (at("blobs/ab/x"), at("trash/run/ab/x"));
     put(&place, "blobs/ab/x", b"bytes").await;
     let blob = place.open(&live).await.expect("open").expect("there");
-    assert!(place.condemn(&live, &trash).await.expect("condemn"));
-    assert!(!place.condemn(&live, &trash).await.expect("condemn"));
+    assert_eq!(place.condemn(Vec::new()).await.expect("condemn"), Vec::<bool>::new());
+    let moves = vec![(live.clone(), trash.clone()), (live.clone(), trash.clone())];
+    assert_eq!(place.condemn(moves).await.expect("condemn"), [true, false], "one after the other");
     assert!(place.open(&live).await.expect("open").is_none());
     assert_eq!(all_of(&blob), "bytes");
     assert_eq!(place.folders(&at("trash")).await.expect("folders"), ["run"]);

@@ -210,9 +210,17 @@ impl Backend for Faulty {
         self.then(path, move |memory| async move { memory.delete(&at).await }.boxed())
     }
 
-    fn condemn(&self, live: &ObjectPath, trash: &ObjectPath) -> Answer<'_, bool> {
-        let (at, trash) = (live.clone(), trash.clone());
-        self.then(live, move |memory| async move { memory.condemn(&at, &trash).await }.boxed())
+    fn condemn(&self, moves: Vec<(ObjectPath, ObjectPath)>) -> Answer<'_, Vec<bool>> {
+        async move {
+            let mut moved = Vec::with_capacity(moves.len());
+            // Each may be the one that fails.
+            for one in moves {
+                let live = one.0.clone();
+                moved.extend(self.then(&live, |memory| memory.condemn(vec![one])).await?);
+            }
+            Ok(moved)
+        }
+        .boxed()
     }
 
     fn restore(&self, trash: &ObjectPath, live: &ObjectPath) -> Answer<'_, bool> {

@@ -168,11 +168,13 @@ impl Backend for Memory {
         answer(self.lock().live.remove(path.as_str()).is_some())
     }
 
-    fn condemn(&self, live: &ObjectPath, trash: &ObjectPath) -> Answer<'_, bool> {
+    fn condemn(&self, moves: Vec<(ObjectPath, ObjectPath)>) -> Answer<'_, Vec<bool>> {
         let mut all = self.lock();
-        let object = all.live.remove(live.as_str());
-        let moved = object.map(|object| all.live.insert(trash.to_string(), object));
-        answer(moved.is_some())
+        let moved = moves.into_iter().map(|(live, trash)| {
+            let object = all.live.remove(live.as_str());
+            object.map(|object| all.live.insert(trash.to_string(), object)).is_some()
+        });
+        answer(moved.collect())
     }
 
     fn restore(&self, trash: &ObjectPath, live: &ObjectPath) -> Answer<'_, bool> {

@@ -309,16 +309,17 @@ impl Store {
         Scan::start(Arc::clone(&self.backend), vec![layout::trash(artifact_type)], None, convert)
     }
 
-    /// G4: moves a live blob to `trash/<run>/`; false if it was not live. A run's name is 1 to 64
-    /// letters, digits, `-` and `_`.
+    /// G4: moves live blobs to `trash/<run>/`, and says of each whether it was live; on an error some may have been
+    /// moved. A run's name is 1 to 64 letters, digits, `-` and `_`.
     pub async fn condemn(
         &self,
-        artifact_type: ArtifactType,
-        digest: &Digest,
+        blobs: &[(ArtifactType, Digest)],
         run: &str,
-    ) -> Result<bool, StoreError> {
-        let condemned = condemned(artifact_type, run, digest)?;
-        self.backend.condemn(&layout::blob(artifact_type, digest), &condemned).await
+    ) -> Result<Vec<bool>, StoreError> {
+        let moves = blobs.iter().map(|(artifact_type, digest)| {
+            Ok((layout::blob(*artifact_type, digest), condemned(*artifact_type, run, digest)?))
+        });
+        self.backend.condemn(moves.collect::<Result<_, StoreError>>()?).await
     }
 
     /// G3, marked: links a condemned blob back to live, then removes the trash entry.

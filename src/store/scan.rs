@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::backend::Part;
 use super::{Backend, Entry, Lister, ObjectPath, StoreError, layout};
-use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp};
+use crate::model::{ArtifactType, Digest, Ref, RefKey, Timestamp, give_way};
 
 /// A page that was made of so many bytes of content is full.
 pub(super) const PAGE_BYTES: usize = 1 << 20;
@@ -145,6 +145,7 @@ impl<T> Pages<T> {
                 self.bytes +=
                     entry.content.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, Bytes::len);
                 self.page.extend(convert(entry));
+                give_way();
                 if self.bytes >= PAGE_BYTES { self.flush() } else { ControlFlow::Continue(()) }
             }
             Err(error) => {

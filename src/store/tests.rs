@@ -305,8 +305,8 @@ async fn a_condemned_blob_comes_back_for_a_writer_and_for_gc() {
     let (stores, _home) = stores().await;
     for store in stores {
         let digest = publish(&store, b"bytes").await;
-        assert!(store.condemn(TYPE, &digest, "01RUN").await.expect("condemned"));
-        assert!(!store.condemn(TYPE, &digest, "01RUN").await.expect("condemned"));
+        assert_eq!(store.condemn(&[(TYPE, digest)], "01RUN").await.expect("condemned"), [true]);
+        assert_eq!(store.condemn(&[(TYPE, digest)], "01RUN").await.expect("condemned"), [false]);
         assert!(store.open_blob(TYPE, &digest, None).expect("open").is_none());
 
         let blob = store.ensure_live(TYPE, &digest, Some(5)).await.expect("restored").expect("there");
@@ -319,19 +319,19 @@ async fn a_condemned_blob_comes_back_for_a_writer_and_for_gc() {
         store.reap(TYPE, &trash[0]).await.expect("reaped");
         assert!(store.open_blob(TYPE, &digest, None).expect("open").is_some(), "the writer's link stays");
 
-        assert!(store.condemn(TYPE, &digest, "02RUN").await.expect("condemned"));
+        assert_eq!(store.condemn(&[(TYPE, digest)], "02RUN").await.expect("condemned"), [true]);
         let trash = collect(store.scan_trash(TYPE)).await;
         store.restore(TYPE, &trash[0]).await.expect("restored");
         store.restore(TYPE, &trash[0]).await.expect("no error a second time");
         assert!(store.open_blob(TYPE, &digest, None).expect("open").is_some());
         assert!(collect(store.scan_trash(TYPE)).await.is_empty());
 
-        assert!(store.condemn(TYPE, &digest, "03RUN").await.expect("condemned"));
+        assert_eq!(store.condemn(&[(TYPE, digest)], "03RUN").await.expect("condemned"), [true]);
         let trash = collect(store.scan_trash(TYPE)).await;
         store.reap(TYPE, &trash[0]).await.expect("reaped");
         assert!(store.ensure_live(TYPE, &digest, None).await.expect("open").is_none());
         assert_eq!(everything(&store).await, BTreeSet::new());
-        assert!(store.condemn(TYPE, &digest, "../x").await.is_err());
+        assert!(store.condemn(&[(TYPE, digest)], "../x").await.is_err());
     }
 }
 

@@ -105,7 +105,10 @@ mod tests {
         staged.seal(&[]).await.expect("sealed").publish().await.expect("published");
         let digest = Digest::of(b"abc");
         assert!(store.open_condemned(ArtifactType::Generic, &digest).await.expect("looked").is_none());
-        assert!(store.condemn(ArtifactType::Generic, &digest, "run").await.expect("condemned"));
+        assert_eq!(
+            store.condemn(&[(ArtifactType::Generic, digest)], "run").await.expect("condemned"),
+            [true]
+        );
         let blob = store.open_condemned(ArtifactType::Generic, &digest).await.expect("looked");
         assert_eq!(blob.map(|blob| blob.size()), Some(3));
         assert!(store.open_blob(ArtifactType::Generic, &digest, None).expect("looked").is_none());

@@ -7,7 +7,7 @@ use super::finding::Corruption;
 use super::{Check, Finding};
 use crate::maintain::sorted::Sorter;
 use crate::maintain::{MaintainError, Step, blob_key, joined};
-use crate::model::{ArtifactType, Digest, Hasher};
+use crate::model::{ArtifactType, Digest, Hasher, give_way};
 use crate::store::{BlobEntry, FRAME, Store};
 
 /// Blobs that are hashed at a time: one thread does not keep up with a disk, and while one blob is opened or
@@ -148,6 +148,7 @@ pub(super) async fn inspect(
                 break; // Shorter than it was: then it is corrupt, and the hash says so.
             }
             hasher.update(&bytes);
+            give_way();
         }
         Ok::<_, std::io::Error>(hasher.finish())
     });

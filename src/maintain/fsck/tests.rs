@@ -50,7 +50,7 @@ async fn damaged() -> Fixture {
     fixture.store.write_ref(&wrong_size, &reference).await.expect("written");
     indexed(&fixture).await;
 
-    fixture.store.condemn(KNOWN, &Digest::of(b"condemned"), "run").await.expect("condemned");
+    fixture.store.condemn(&[(KNOWN, Digest::of(b"condemned"))], "run").await.expect("condemned");
     write("condemned", "thing", "condemned", true).await;
     let later = "2026-01-02T03:04:06Z".parse().expect("valid");
     fixture.write("container/p/refs/old-row", "thing", "sound", Some(Vec::new()), later).await;

@@ -1,9 +1,6 @@
 //! Executes a plan: expire, G3 reap, G4 condemn, G5 staging. Each step may be killed anywhere; the
 //! next run does what is left.
 
-use futures_util::TryStreamExt as _;
-use futures_util::stream::FuturesUnordered;
-
 use super::{Condemned, Plan};
 use crate::maintain::links::links_of;
 use crate::maintain::sorted::{Sorted, Sorter};
@@ -13,8 +10,8 @@ use crate::model::{Ref, RefKey, Timestamp};
 /// Rows that are forgotten in one transaction.
 const FORGET_BATCH: usize = 500;
 
-/// Blobs that are condemned at a time: each move is a few system calls on a thread that has to be woken.
-const AT_ONCE: usize = 8;
+/// Blobs that are condemned at a time.
+const CONDEMN_BATCH: usize = 64;
 
 /// What was done. It may be less than was planned: somebody else may have been quicker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,26 +143,25 @@ async fn condemn(
     at.progress.begin(Step::Condemn, Some(plan.condemn.len()));
     let run = run_id(start);
     let mut doomed = plan.condemn.iter();
-    let mut moves = FuturesUnordered::new();
     loop {
-        while moves.len() < AT_ONCE
-            && let Some(blob) = doomed.next()
-        {
-            let blob = blob?;
+        let batch = doomed.by_ref().take(CONDEMN_BATCH).collect::<Result<Vec<_>, _>>()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let planned = batch.len() as u64;
+        let mut unneeded = Vec::with_capacity(batch.len());
+        for blob in batch {
             if !spared.contains(&blob_key(blob.artifact_type, &blob.digest))? {
-                let run = &run;
-                moves.push(async move {
-                    let moved = at.store.condemn(blob.artifact_type, &blob.digest, run).await?;
-                    Ok::<_, MaintainError>((moved, blob.size))
-                });
+                unneeded.push(blob);
             }
         }
-        let Some((moved, size)) = moves.try_next().await? else { return Ok(()) };
-        at.progress.advance(1);
-        if moved {
+        let names: Vec<_> = unneeded.iter().map(|blob| (blob.artifact_type, blob.digest)).collect();
+        let moved = at.store.condemn(&names, &run).await?;
+        for (blob, _) in unneeded.iter().zip(moved).filter(|(_, moved)| *moved) {
             tally.condemned += 1;
-            tally.condemned_bytes += size;
+            tally.condemned_bytes += blob.size;
         }
+        at.progress.advance(planned);
     }
 }
 

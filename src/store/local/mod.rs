@@ -34,7 +34,7 @@ use super::blob::Content;
 use super::{
     Backend, Blob, Lister, ObjectPath, Space, Stat, StoreError, StoreLock, Upload, blocking, layout,
 };
-use crate::model::Timestamp;
+use crate::model::{Timestamp, give_way};
 
 /// The backend.
 #[derive(Debug)]
@@ -370,9 +370,15 @@ impl Backend for Local {
         self.run(move |files| files.delete(&path))
     }
 
-    fn condemn(&self, live: &ObjectPath, trash: &ObjectPath) -> Answer<'_, bool> {
-        let (live, trash) = (live.clone(), trash.clone());
-        self.run(move |files| files.shift(&live, &trash))
+    fn condemn(&self, moves: Vec<(ObjectPath, ObjectPath)>) -> Answer<'_, Vec<bool>> {
+        // A move takes about as long as to wake a thread for it, and several at a time wait for each other in the kernel.
+        self.run(move |files| {
+            let shifts = moves.iter().map(|(live, trash)| {
+                give_way();
+                files.shift(live, trash)
+            });
+            shifts.collect()
+        })
     }
 
     fn restore(&self, trash: &ObjectPath, live: &ObjectPath) -> Answer<'_, bool> {

@@ -25,6 +25,7 @@ use super::super::backend::{Entries, Part, Parts};
 use super::super::{Entry, Lister, ObjectPath, Stat, StoreError, layout};
 use super::root::{Root, absent_is_none, is_regular};
 use super::{Files, stat_of};
+use crate::model::give_way;
 
 /// How often a directory is read again before what was seen is taken as it is. A writer that never
 /// rests must not keep gc from ever ending; that an entry escapes every reading is what the index
@@ -103,6 +104,7 @@ pub(super) fn walk(files: &Arc<Files>, folder: &ObjectPath, read: Option<u64>, p
         if parts.abandoned() {
             return;
         }
+        give_way();
         // The stack gives back the last first.
         todo[first..].reverse();
     }
