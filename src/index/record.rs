@@ -9,6 +9,7 @@
 //! may do at any time.
 
 use std::collections::HashMap;
+use std::ffi::c_int;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
@@ -133,7 +134,7 @@ impl Index {
         // Sorted at once, an index takes a second for a million rows. There for long if the rebuild was not
         // from nothing, or if another one was cut short.
         for (_, create) in schema::secondary_indices() {
-            self.write(|batch| Ok(batch.tx.execute_batch(&create)?))?;
+            self.write(|batch| giving_way(&batch.tx, |connection| connection.execute_batch(&create)))?;
         }
         self.file_links()?;
         let removed = self.sweep(OUTDATED, generation, |batch, id| batch.remove_outdated(id, generation))?;
@@ -178,6 +179,24 @@ impl Index {
             })?;
         }
     }
+}
+
+/// Steps of SQLite's machine, some 20 µs of them, after which a statement that takes long gives way.
+const STEPS: c_int = 500;
+
+/// Runs a statement that takes a second or more, and lets others have the processor meanwhile.
+fn giving_way(
+    connection: &Connection,
+    run: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<(), IndexError> {
+    let go_on = || {
+        give_way();
+        false
+    };
+    connection.progress_handler(STEPS, Some(go_on))?;
+    let done = run(connection);
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    Ok(done?)
 }
 
 /// Rows of an older generation, in the order of the table: all pages together read it once.

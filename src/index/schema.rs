@@ -5,7 +5,6 @@
 //! fill sets `complete` to 0 and leaves the rest to a rebuild.
 
 use std::collections::BTreeMap;
-use std::ffi::c_int;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use rusqlite::{Connection, OpenFlags, Result, TransactionBehavior, config::DbCon
 
 use super::IndexError;
 use super::error::damage;
-use crate::model::give_way;
 
 /// The steps, in order; the schema version is how many were applied.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -43,10 +41,6 @@ const WRITE_CACHE_KIB: u32 = 4096;
 
 /// Threads that sort beside the one that writes, when an index is made of a table that has rows.
 const SORTERS: u32 = 2;
-
-/// Steps of SQLite's machine, some 20 µs of them, after which the writing connection gives way: an index that is made
-/// of a table takes a second of them.
-const STEPS: c_int = 500;
 
 /// The log is cut back to this many bytes once it was larger.
 pub(super) const LOG_LIMIT: u32 = 16 << 20;
@@ -78,11 +72,6 @@ pub(super) fn prepare_writer(connection: &mut Connection, busy: Duration) -> Res
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
     connection.pragma_update(None, "threads", SORTERS)?;
-    let go_on = || {
-        give_way();
-        false
-    };
-    connection.progress_handler(STEPS, Some(go_on))?;
     migrate(connection, MIGRATIONS)
 }
 
