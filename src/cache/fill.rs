@@ -39,11 +39,13 @@ pub(super) enum Stage {
     Settled(Arc<Result<Settled, Failure>>),
     /// It has ended with content that is right, but is not kept.
     Unkept(Arc<Unkept>),
+    /// It has ended before it asked: what is cached at its address was looked at too early.
+    Outdated,
 }
 
 impl Stage {
     const fn is_over(&self) -> bool {
-        matches!(self, Self::Settled(_) | Self::Passing(_) | Self::Unkept(_))
+        matches!(self, Self::Settled(_) | Self::Passing(_) | Self::Unkept(_) | Self::Outdated)
     }
 }
 
@@ -122,7 +124,7 @@ impl Fill {
         match &*self.stage.borrow() {
             Stage::Settled(result) => result.as_ref().as_ref().map(|_| ()).map_err(Failure::clone),
             Stage::Unkept(unkept) => Err(unkept.why.clone()),
-            Stage::Asking | Stage::Flowing(..) | Stage::Passing(_) => {
+            Stage::Asking | Stage::Flowing(..) | Stage::Passing(_) | Stage::Outdated => {
                 Err(Failure::passing(Refusal::Internal, "unsettled"))
             }
         }
@@ -255,6 +257,17 @@ impl FillEnd {
     pub(super) fn hand_over(self, unkept: Unkept) {
         self.unlist();
         self.stage.send_replace(Stage::Unkept(Arc::new(unkept)));
+    }
+
+    /// Ends the fill of what turned out to be kept elsewhere: everybody is to look again.
+    pub(super) fn send_back(self) {
+        self.unlist();
+        self.stage.send_replace(Stage::Outdated);
+    }
+
+    /// Whether others can join.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.listed.is_some()
     }
 
     /// Sees to it that nobody joins this fill any more; those who have wait on.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::failure::Failure;
 use super::fill::{Content, FillEnd, Settled, Unkept};
-use super::find::{Held, are_alike};
+use super::find::{Held, are_alike, linked_digest};
 use super::follow::{Flow, Release};
 use super::judge::Judged;
 use super::meters::Outcome;
@@ -61,6 +61,8 @@ enum Obtained {
     Passing(Box<Passing>),
     /// A document that the store did not take.
     Unkept(Box<Unkept>),
+    /// Nothing: it is kept elsewhere, where others may have it or be about to bring it.
+    Outdated,
 }
 
 /// What upstream said to the first question.
@@ -110,7 +112,7 @@ impl Job {
             }
             self.cache.note_failure(&self.resource, failure, now)
         });
-        if result.is_ok() {
+        if result.as_ref().is_ok_and(|obtained| !matches!(obtained, Obtained::Outdated)) {
             self.cache.absent.clear(key);
             self.cache.doubts.clear(&self.place.key);
         }
@@ -127,13 +129,14 @@ impl Job {
                 self.cache.overtaken.note(&self.place.key, now);
                 end.hand_over(*unkept);
             }
+            Ok(Obtained::Outdated) => end.send_back(),
             Err(failure) => end.settle(Err(failure)),
         }
     }
 
     async fn obtain(&mut self, end: &FillEnd) -> Result<Obtained, Failure> {
-        if let Some(settled) = self.brought_meanwhile().await {
-            return Ok(Obtained::Settled(Box::new(settled)));
+        if let Some(brought) = self.brought_meanwhile(end).await {
+            return Ok(brought);
         }
         if self.held.is_none()
             && let Some(settled) = self.authorise().await?
@@ -162,13 +165,19 @@ impl Job {
     }
 
     /// What another fill has brought since the request looked that began this one: it may have ended in
-    /// between. If that has to be confirmed again already, it is what upstream is asked about.
-    async fn brought_meanwhile(&mut self) -> Option<Settled> {
+    /// between. If that has to be confirmed again already, it is what upstream is asked about. If what is wanted
+    /// turns out to be a variant, others look for it, and for who brings it, elsewhere.
+    async fn brought_meanwhile(&mut self, end: &FillEnd) -> Option<Obtained> {
         if !self.cache.fills.may_have_ended(&self.place.key, self.place.looked_at) {
             return None;
         }
         let (place, found) = self.cache.look(self.protocol, &self.resource).await;
-        let (found, blob) = found.filter(|_| place.key == self.place.key)?;
+        if place.key != self.place.key && end.is_listed() {
+            return Some(Obtained::Outdated);
+        }
+        self.held.take_if(|_| place.key != self.place.key);
+        self.place = place;
+        let (found, blob) = found?;
         let is_newer = |held: &Held| found.reference.fetched_at > held.reference.fetched_at;
         if !self.held.as_ref().is_none_or(|(held, _)| is_newer(held)) {
             return None;
@@ -176,7 +185,8 @@ impl Job {
         match decide(Some(&found.reference), &self.resource, self.cache.clock.now()) {
             Decision::Use => {
                 let reference = found.reference;
-                return Some(Settled { reference, blob, outcome: Outcome::Joined, said: None });
+                let settled = Settled { reference, blob, outcome: Outcome::Joined, said: None };
+                return Some(Obtained::Settled(Box::new(settled)));
             }
             Decision::UseStale | Decision::UseMeanwhile | Decision::Revalidate => {
                 self.held = Some((found, blob));
@@ -516,7 +526,9 @@ impl Cache {
     /// Gives content that is served by its digest, on the strength of a name that may move on, a
     /// ref of its own, so that it stays when the name does.
     pub(super) fn adopt(self: &Arc<Self>, protocol: &'static dyn Protocol, resource: &Resource, held: &Held) {
-        if held.used == resource.key || resource.media_type != MediaType::Upstream {
+        // Without a digest in the name it is a variant, which has a ref.
+        let is_granted = held.used != resource.key && linked_digest(resource).is_some();
+        if !is_granted || resource.media_type != MediaType::Upstream {
             return;
         }
         let (cache, resource, used) = (Arc::clone(self), resource.clone(), held.used.clone());

@@ -123,7 +123,7 @@ impl Cache {
                 let stage = arrival(fill, patience).await?;
                 self.serve_stage(call, stage, true, why).await
             }
-            Stage::Settled(_) | Stage::Unkept(_) | Stage::Asking => Ok(None),
+            Stage::Settled(_) | Stage::Unkept(_) | Stage::Asking | Stage::Outdated => Ok(None),
         }
     }
 
@@ -189,7 +189,7 @@ impl Cache {
         Ok((fill, started))
     }
 
-    /// Serves what a fill has come to; `None` if it has gone by and is not stored.
+    /// Serves what a fill has come to; `None` if it has gone by and is not stored, or has not asked.
     async fn serve_stage(
         &self,
         call: Call<'_>,
@@ -240,6 +240,7 @@ impl Cache {
                 let forward = came(&reference);
                 Some(arriving(call, reference, passing.size, false, Outcome::Passed, forward, body))
             }
+            Stage::Outdated => None,
             Stage::Asking => return Err(Failure::passing(Refusal::Internal, "unsettled")),
         };
         Ok(served)
@@ -332,7 +333,7 @@ fn reference_of(stage: &Stage) -> Option<&Ref> {
         Stage::Flowing(reference, _) => Some(reference),
         Stage::Unkept(unkept) => Some(&unkept.reference),
         Stage::Settled(settled) => settled.as_ref().as_ref().ok().map(|settled| &settled.reference),
-        Stage::Asking | Stage::Passing(_) => None,
+        Stage::Asking | Stage::Passing(_) | Stage::Outdated => None,
     }
 }
 

@@ -25,7 +25,27 @@ async fn variants_are_kept_side_by_side() {
     assert_eq!(ask(&repoxy, "/x", &[("x-kind", "1")]).await.bytes(), "one", "after a restart, too");
     assert_eq!(ask(&repoxy, "/x", &[("x-kind", "3")]).await.status.as_u16(), 502);
     assert_eq!(refs(&repoxy).len(), 3, "the address and two variants");
-    assert!(repoxy.run(&["fsck", "--read-data"]).status.success());
+    repoxy.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_be_asked_for_changes_no_variant() {
+    let origin = Origin::start().await;
+    for body in ["one", "two"] {
+        origin.on("/x").header("cache-control", "max-age=3600").header("vary", "X-Kind").body(body).once();
+    }
+    let repoxy = before(&origin, "");
+    for kind in ["1", "2"] {
+        ask(&repoxy, "/x", &[("x-kind", kind)]).await;
+        repoxy.settle().await;
+    }
+    let read =
+        || refs(&repoxy).iter().map(|file| std::fs::read_to_string(file).expect("a ref")).collect::<Vec<_>>();
+    let before = read();
+    for (kind, body) in [("1", "one"), ("2", "two")].repeat(50) {
+        assert_eq!(ask(&repoxy, "/x", &[("x-kind", kind)]).await.bytes(), body);
+    }
+    assert_eq!((read(), origin.total()), (before, 2), "neither the older nor the newest");
 }
 
 #[tokio::test(flavor = "multi_thread")]
