@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::follow::Flow;
 use super::meters::Outcome;
 use super::passing::Passing;
+use crate::model::http_cache::is_variant_of;
 use crate::model::{Ref, RefKey};
 use crate::protocol::Refusal;
 use crate::store::Blob;
@@ -202,9 +203,13 @@ impl Fills {
         Ok((fill, Some(FillEnd { listed: Some((Arc::clone(self), key.clone())), stage: sender })))
     }
 
-    /// Sees to it that nobody joins the fill of a key any more; those who have wait on.
+    /// Sees to it that nobody joins the fills of a key and of its variants any more; those who have wait on.
     pub(super) fn unlist(&self, key: &RefKey) {
-        self.remove(&mut self.lock(), key);
+        let mut lists = self.lock();
+        let is_of_key = |running: &&RefKey| *running == key || is_variant_of(running, key);
+        for running in lists.running.keys().filter(is_of_key).cloned().collect::<Vec<_>>() {
+            self.remove(&mut lists, &running);
+        }
     }
 
     /// A fill that nobody else can join.

@@ -79,6 +79,7 @@ impl Cache {
     pub(super) async fn withdraw(&self, key: &RefKey) {
         self.withdrawals.note(key, self.clock.now());
         self.fills.unlist(key);
+        self.absent.clear(key);
         self.remove(key).await;
     }
 
@@ -93,7 +94,7 @@ impl Cache {
         self.hot.clear();
     }
 
-    async fn forget(&self, key: &RefKey) {
+    pub(super) async fn forget(&self, key: &RefKey) {
         if let Err(error) = self.writer.forget(vec![key.clone()]).await {
             tracing::debug!(%error, %key, "a row could not be removed now");
         }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -12,8 +13,9 @@ use moka::sync::Cache as Bounded;
 
 use super::proof::Lent;
 use super::uses::is_same_use;
-use super::{Body, ProxyMeters};
-use crate::model::{Heed, RefKey, Timestamp};
+use super::{Body, Cache, Outcome, ProxyMeters, Served};
+use crate::model::http_cache::RequestDirectives;
+use crate::model::{Heed, RefKey, Resource, Timestamp};
 
 /// Bodies up to this size are kept in memory, larger ones as open files.
 pub(super) const MAX_IN_MEMORY: u64 = 64 << 10;
@@ -21,6 +23,8 @@ pub(super) const MAX_IN_MEMORY: u64 = 64 << 10;
 const MAX_OPEN: u64 = 256;
 /// What an entry is taken to cost beside its body: headers, key and bookkeeping.
 const OVERHEAD: usize = 1024;
+/// How long a ready answer may be used before its blob is opened anew.
+const READY_HOLDS: Duration = Duration::from_hours(24);
 /// Targets longer than this are not kept.
 const MAX_TARGET: usize = 2048;
 
@@ -184,6 +188,77 @@ fn weight(target: &str, ready: &Ready) -> u32 {
         ReadyBody::Blob(_) => 0,
     };
     u32::try_from(target.len() + body + OVERHEAD).unwrap_or(u32::MAX)
+}
+
+impl Cache {
+    /// A ready answer for a request target (path and query as sent), if it is hot and fresh; `directed` are
+    /// the header fields of a request that has something to say of caching, which some answers must heed.
+    pub fn ready(&self, target: &str, directed: Option<&HeaderMap>) -> Option<Arc<Ready>> {
+        let now = self.clock.now();
+        let ready = self.hot.get(target, now)?;
+        if let Some(headers) = directed.filter(|_| ready.heed != Heed::Nothing)
+            && ready.heed.of(RequestDirectives::of(headers)) != RequestDirectives::default()
+        {
+            // It may be replaced by what is answered instead.
+            self.hot.forget(target);
+            return None;
+        }
+        if ready.should_note(now) {
+            self.uses.note(&ready.used, now);
+        }
+        ready.meters.served(Outcome::Hit);
+        Some(ready)
+    }
+
+    /// Keeps a ready answer for a request target; `headers` are all but `Age` and `Cache-Status`.
+    /// Only content whose bytes are in the store, and that any request for the target may have, is kept;
+    /// other answers are ignored.
+    pub fn keep_ready(
+        &self,
+        era: Era,
+        target: &str,
+        resource: &Resource,
+        served: &Served,
+        headers: &HeaderMap,
+    ) {
+        if self.hot.is_off() {
+            return;
+        }
+        let body = match &served.body {
+            Body::Memory(bytes) if served.size == Some(bytes.len() as u64) => {
+                ReadyBody::Memory(bytes.clone())
+            }
+            Body::Blob(lent) if !lent.is_unproved() => ReadyBody::Blob(lent.clone()),
+            Body::Memory(_) | Body::Blob(_) | Body::Following(_) | Body::Passing(_) => return,
+        };
+        let reference = &served.reference;
+        let varies = reference.http.as_ref().is_some_and(|http| http.variant.is_some());
+        if matches!(served.outcome, Outcome::Stale | Outcome::Passed) || varies || reference.status() != 200 {
+            return;
+        }
+        let fresh_until = reference.ttl_seconds.map_or(Timestamp::MAX, |ttl| {
+            reference.fetched_at.saturating_add(Duration::from_secs(ttl)).unwrap_or(Timestamp::MAX)
+        });
+        let opened_until = self.clock.now().saturating_add(READY_HOLDS).unwrap_or(Timestamp::MAX);
+        let fresh_until = fresh_until.min(opened_until);
+        let (used, meters) = (served.used.clone(), Arc::clone(&served.meters));
+        // What it was old when it came counts as time that has passed since.
+        let came_aged = Duration::from_secs(reference.http.as_ref().map_or(0, |http| http.age_seconds));
+        let made_at = reference.fetched_at.saturating_sub(came_aged).unwrap_or(reference.fetched_at);
+        let mut ready = Ready::new(headers.clone(), body, made_at, fresh_until, used, meters);
+        ready.heed = resource.asked.heed;
+        self.hot.keep(era, target, ready);
+    }
+
+    /// What [`Self::keep_ready`] is to be told of an answer that is looked for from now on.
+    pub fn era(&self) -> Era {
+        self.hot.era()
+    }
+
+    /// Drops all ready answers, because another process has taken something away.
+    pub fn drop_ready(&self) {
+        self.hot.clear();
+    }
 }
 
 #[cfg(test)]

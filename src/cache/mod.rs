@@ -5,8 +5,8 @@
 //!
 //! 1. `find`: what is cached, if a ref of this proxy and scope vouches for it.
 //! 2. `decide`: use it, revalidate it, or fetch.
-//! 3. `through`, `fill` and `obtain`: one task per key asks upstream and publishes blob → ref → index; `ahead` begins
-//!    what will be asked for next.
+//! 3. `through`, `fill`, `obtain` and `publish`: one task per key asks upstream and publishes blob → ref → index;
+//!    `ahead` begins what will be asked for next.
 //! 4. `follow` and `body`: everybody reads what is there, at their own pace.
 //!
 //! Where upstream's own answers say how long they hold, `variants` finds the one that a request selects,
@@ -32,6 +32,7 @@ mod obtain;
 mod outlet;
 mod passing;
 mod proof;
+mod publish;
 mod reading;
 mod relay;
 #[cfg(test)]
@@ -50,17 +51,13 @@ pub use body::{Body, BodyStream, Reader};
 pub use decide::{Decision, decide};
 pub use follow::Follower;
 pub use hot::{Era, Ready, ReadyBody};
-use http::HeaderMap;
 pub use meters::{Outcome, ProxyMeters};
 pub use passing::Passed;
 use tokio::sync::Semaphore;
 pub use way::{Forward, Refused, Way, Why};
 
 use crate::index::{Handle, Writer};
-use crate::model::http_cache::RequestDirectives;
-use crate::model::{
-    Causes, Clock, Delivery, Heed, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp,
-};
+use crate::model::{Causes, Clock, Delivery, ProxyId, ProxyTable, Ref, RefKey, Resource, Source, Timestamp};
 use crate::protocol::{Fetch, Protocol, Refusal};
 use crate::store::{Blob, Store};
 use crate::upstream::{Ask, Take, Target, Upstream};
@@ -73,6 +70,7 @@ use find::{FileGrants, Held};
 use hot::{Hot, MAX_IN_MEMORY};
 use memo::{Absent, Doubts, Overtaken, Unshared, Withdrawals};
 use proof::Proofs;
+use publish::RefLocks;
 use reading::correct_type;
 use through::{Company, Place};
 use uses::Uses;
@@ -85,8 +83,6 @@ const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// How many small pieces of content are published at a time behind the clients that have them already: so many
 /// keep a disk busy, and leave the processors to those who wait for upstream.
 const MAX_BEHIND: usize = 4;
-/// How long a ready answer may be used before its blob is opened anew.
-const READY_HOLDS: Duration = Duration::from_hours(24);
 /// Why upstream was not asked for what is served by [`Cache::held`].
 const UNLOCATED: &str = "unlocated";
 
@@ -106,6 +102,7 @@ pub struct Cache {
     unshared: Unshared,
     overtaken: Overtaken,
     withdrawals: Withdrawals,
+    ref_locks: RefLocks,
     /// Turns of fills whose clients have all they asked for, so that what is left to do keeps nobody waiting.
     turns: Semaphore,
     file_grants: FileGrants,
@@ -218,6 +215,7 @@ impl Cache {
             unshared: Unshared::new(),
             overtaken: Overtaken::new(),
             withdrawals: Withdrawals::new(),
+            ref_locks: RefLocks::new(),
             turns: Semaphore::new(MAX_BEHIND),
             file_grants: FileGrants::new(),
             catalogues: Catalogues::new(),
@@ -327,11 +325,12 @@ impl Cache {
                 self.answer(call, held.reference, held.used, &blob, Outcome::Hit, Way::Cache).await
             }
             (Decision::UseStale, Some(held)) => self.answer_stale(call, held, "not asked").await,
-            (Decision::UseMeanwhile, Some(held)) => {
-                self.join(call, place, Some(held.clone()), Company::Any)?;
+            (Decision::UseMeanwhile, Some(held)) if self.company(resource, &place) == Company::Any => {
+                // Where nothing more may be begun, the next client's question will do.
+                let _ = self.join(call, place, Some(held.clone()), Company::Any);
                 self.answer_stale(call, held, "asked meanwhile").await
             }
-            (Decision::Revalidate, Some(held)) => {
+            (Decision::Revalidate | Decision::UseMeanwhile, Some(held)) => {
                 let served = Box::pin(self.serve_after_revalidation(call, place, held, company)).await;
                 return served.map_err(|failure| failure.because(Why::Stale));
             }
@@ -441,75 +440,6 @@ impl Cache {
             self.absent.note(&resource.key, resource.freshness, now);
         }
         failure
-    }
-
-    /// A ready answer for a request target (path and query as sent), if it is hot and fresh; `directed` are
-    /// the header fields of a request that has something to say of caching, which some answers must heed.
-    pub fn ready(&self, target: &str, directed: Option<&HeaderMap>) -> Option<Arc<Ready>> {
-        let now = self.clock.now();
-        let ready = self.hot.get(target, now)?;
-        if let Some(headers) = directed.filter(|_| ready.heed != Heed::Nothing)
-            && ready.heed.of(RequestDirectives::of(headers)) != RequestDirectives::default()
-        {
-            // It may be replaced by what is answered instead.
-            self.hot.forget(target);
-            return None;
-        }
-        if ready.should_note(now) {
-            self.uses.note(&ready.used, now);
-        }
-        ready.meters.served(Outcome::Hit);
-        Some(ready)
-    }
-
-    /// Keeps a ready answer for a request target; `headers` are all but `Age` and `Cache-Status`.
-    /// Only content whose bytes are in the store, and that any request for the target may have, is kept;
-    /// other answers are ignored.
-    pub fn keep_ready(
-        &self,
-        era: Era,
-        target: &str,
-        resource: &Resource,
-        served: &Served,
-        headers: &HeaderMap,
-    ) {
-        if self.hot.is_off() {
-            return;
-        }
-        let body = match &served.body {
-            Body::Memory(bytes) if served.size == Some(bytes.len() as u64) => {
-                ReadyBody::Memory(bytes.clone())
-            }
-            Body::Blob(lent) if !lent.is_unproved() => ReadyBody::Blob(lent.clone()),
-            Body::Memory(_) | Body::Blob(_) | Body::Following(_) | Body::Passing(_) => return,
-        };
-        let reference = &served.reference;
-        let varies = reference.http.as_ref().is_some_and(|http| http.variant.is_some());
-        if matches!(served.outcome, Outcome::Stale | Outcome::Passed) || varies || reference.status() != 200 {
-            return;
-        }
-        let fresh_until = reference.ttl_seconds.map_or(Timestamp::MAX, |ttl| {
-            reference.fetched_at.saturating_add(Duration::from_secs(ttl)).unwrap_or(Timestamp::MAX)
-        });
-        let opened_until = self.clock.now().saturating_add(READY_HOLDS).unwrap_or(Timestamp::MAX);
-        let fresh_until = fresh_until.min(opened_until);
-        let (used, meters) = (served.used.clone(), Arc::clone(&served.meters));
-        // What it was old when it came counts as time that has passed since.
-        let came_aged = Duration::from_secs(reference.http.as_ref().map_or(0, |http| http.age_seconds));
-        let made_at = reference.fetched_at.saturating_sub(came_aged).unwrap_or(reference.fetched_at);
-        let mut ready = Ready::new(headers.clone(), body, made_at, fresh_until, used, meters);
-        ready.heed = resource.asked.heed;
-        self.hot.keep(era, target, ready);
-    }
-
-    /// What [`Self::keep_ready`] is to be told of an answer that is looked for from now on.
-    pub fn era(&self) -> Era {
-        self.hot.era()
-    }
-
-    /// Drops all ready answers, because another process has taken something away.
-    pub fn drop_ready(&self) {
-        self.hot.clear();
     }
 
     /// Drops all ready answers, and notes the next use of everything: refs were removed by their last uses,

@@ -1,9 +1,7 @@
-//! The work of a fill: ask upstream, take the body, check it, publish blob → ref → index.
+//! The work of a fill: ask upstream, take the body, check it, and have it published (`publish`).
 //!
-//! The order is that of invariant I4, and the writer's half of the gc protocol (`docs/layout.md`):
-//! W1 the blob is live, W2 the ref is published, W3 the blob is looked at again. A crash between
-//! any two steps leaves a stray that gc removes. A job runs in a task of its own and is never
-//! cancelled by a client. What the store does not take is passed on, checked, and not kept.
+//! A job runs in a task of its own and is never cancelled by a client. What the store does not take is passed
+//! on, checked, and not kept.
 
 use std::sync::Arc;
 
@@ -12,10 +10,9 @@ use http::StatusCode;
 use tokio::sync::watch;
 
 use super::failure::Failure;
-use super::fill::{Content, FillEnd, Settled, Unkept};
-use super::find::{Held, are_alike, linked_digest};
+use super::fill::{FillEnd, Settled, Unkept};
+use super::find::Held;
 use super::follow::{Flow, Release};
-use super::judge::Judged;
 use super::meters::Outcome;
 use super::outlet::Outlet;
 use super::passing::Passing;
@@ -23,15 +20,10 @@ use super::reading::{correct_type, reading, stated_digest};
 use super::through::Place;
 use super::transfer::Transfer;
 use super::{Cache, Decision, Site, ask_for, decide};
-use crate::index::Record;
-use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, RefKey, Resource, Source};
+use crate::model::{Checksum, Delivery, Digest, MediaType, Ref, Resource, Source};
 use crate::protocol::{Protocol, Refusal};
-use crate::store::{Blob, Sealed, Staged, StoreError};
+use crate::store::{Blob, Sealed, Staged};
 use crate::upstream::{Answer, Ask, UpstreamError};
-
-/// Content up to this size whose clients have it is published in turn; what is larger is not held up by the many that
-/// are small.
-const BEHIND_BYTES: u64 = 1 << 20;
 
 /// How often a fill starts over, when the content was corrupt or was lost between W1 and W3.
 const MAX_ATTEMPTS: u32 = 2;
@@ -54,7 +46,7 @@ pub(super) struct Job {
 }
 
 /// What a fill came to.
-enum Obtained {
+pub(super) enum Obtained {
     /// It is published.
     Settled(Box<Settled>),
     /// It is for one client alone.
@@ -110,6 +102,10 @@ impl Job {
                     self.cache.doubts.note(&self.place.key, failure.detail, now);
                 }
             }
+            // Upstream has been given it meanwhile.
+            if self.cache.withdrawals.since(self.withdrawals, key) {
+                return failure;
+            }
             self.cache.note_failure(&self.resource, failure, now)
         });
         if result.as_ref().is_ok_and(|obtained| !matches!(obtained, Obtained::Outdated)) {
@@ -118,7 +114,10 @@ impl Job {
         }
         match result {
             Ok(Obtained::Passing(passing)) => {
-                self.cache.unshared.note(&self.place.key, now);
+                // What is for one because of what it asked says nothing of others.
+                if !self.is_authorized() && !self.resource.directives().no_store {
+                    self.cache.unshared.note(&self.place.key, now);
+                }
                 end.pass(*passing);
             }
             Ok(Obtained::Settled(settled)) => {
@@ -286,7 +285,7 @@ impl Job {
     /// Upstream says that what is held still holds: the same target, confirmed now.
     async fn confirm(&self, answer: &Answer, held: &Held, blob: &Blob) -> Result<Settled, Failure> {
         // Rows carry neither links nor fields of later versions; the file does.
-        let file = self.cache.store.read_ref(&self.resource.key).await.ok().flatten();
+        let file = self.cache.store.read_ref(&self.place.key).await.ok().flatten();
         let old = file.filter(|file| file.target_digest == held.reference.target_digest);
         let old = old.as_ref().unwrap_or(&held.reference);
         let mut reference = Ref {
@@ -394,62 +393,6 @@ impl Job {
         Ok(Arrived { reference, sealed, document, said })
     }
 
-    /// Publishes what has arrived, if the dialect accepts it. What it accepts and the store does not is for
-    /// those who wait all the same.
-    async fn publish(&self, arrived: Arrived, end: &FillEnd) -> Result<Obtained, Failure> {
-        let Arrived { mut reference, sealed, document, said } = arrived;
-        let judged = match &document {
-            Some(document) => self.judge(document).await?,
-            None => Judged::default(),
-        };
-        if let Some(document) = document.as_ref().filter(|_| self.protocol.is_document(&reference.kind)) {
-            self.describe(&mut reference, document)?;
-        }
-        let is_told = sealed.unstored().is_some();
-        let _turn = match sealed.size {
-            // Its clients have it already.
-            ..=BEHIND_BYTES if document.is_none() => self.cache.turns.acquire().await.ok(),
-            _ => None,
-        };
-        let failure = match self.keep(&reference, sealed, judged).await {
-            Ok(blob) => {
-                let settled = Settled { reference, blob, outcome: Outcome::Filled, said: Some(said) };
-                return Ok(Obtained::Settled(Box::new(settled)));
-            }
-            Err(failure) => failure,
-        };
-        let Some(why) = &failure.unstored else { return Err(failure) };
-        // Nobody is to join what is known not to be kept.
-        end.unlist();
-        if !is_told {
-            self.tell_unstored(why);
-        }
-        if let Some(document) = document {
-            let unkept = Unkept { reference, content: Content::Document(document), why: failure };
-            return Ok(Obtained::Unkept(Box::new(unkept)));
-        }
-        Err(failure)
-    }
-
-    /// Publishes what has been accepted, and what it belongs with.
-    async fn keep(&self, reference: &Ref, sealed: Sealed, mut judged: Judged) -> Result<Blob, Failure> {
-        if sealed.unstored().is_none() {
-            judged.publish_companions(self).await?;
-        }
-        let blob = sealed.publish().await?;
-        if !self.cache.vouched_for(self.protocol, &self.resource, reference.size).await {
-            self.publish_ref(reference).await?;
-        }
-        judged.publish_facts(self, reference).await?;
-        Ok(blob)
-    }
-
-    /// Publishes content that was judged together with another's.
-    pub(super) async fn publish_judged(&self, arrived: Arrived) -> Result<(), Failure> {
-        arrived.sealed.publish().await?;
-        self.publish_ref(&arrived.reference).await
-    }
-
     /// All of a blob of the store's; one that is damaged is set aside.
     pub(super) async fn read(&self, digest: &Digest, blob: &Blob) -> Result<Bytes, Failure> {
         let artifact_type = self.resource.key.proxy.artifact_type;
@@ -457,7 +400,7 @@ impl Job {
     }
 
     /// Notes what a document says of itself and what it needs.
-    fn describe(&self, reference: &mut Ref, document: &[u8]) -> Result<(), Failure> {
+    pub(super) fn describe(&self, reference: &mut Ref, document: &[u8]) -> Result<(), Failure> {
         correct_type(self.protocol, self.resource.kind, reference, document);
         let links = self.protocol.links(&reference.kind, reference.media_type.as_deref(), document);
         reference.links = Some(links.ok_or(Failure::passing(
@@ -465,97 +408,6 @@ impl Job {
             "malformed",
         ))?);
         Ok(())
-    }
-
-    /// Publishes a ref of content that is in the store. A disk that takes no ref costs the next request a
-    /// question, not this one its answer.
-    async fn renew_ref(&self, reference: &Ref) -> Result<(), Failure> {
-        match self.publish_ref(reference).await {
-            Err(failure) if failure.unstored.is_some() => Ok(()),
-            done => done,
-        }
-    }
-
-    /// W2, W3, and the row.
-    async fn publish_ref(&self, reference: &Ref) -> Result<(), Failure> {
-        for key in self.keys_of(reference) {
-            self.publish_ref_at(&key, reference).await?;
-        }
-        if let Some(links) = &reference.links {
-            let key = &self.resource.key;
-            self.cache.note_order(key, self.protocol.scope(&key.path), links);
-        }
-        // What was withdrawn meanwhile is answered with, but not kept.
-        if self.cache.withdrawals.since(self.withdrawals, &self.resource.key) {
-            self.cache.remove(&self.resource.key).await;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn publish_ref_at(&self, key: &RefKey, reference: &Ref) -> Result<(), Failure> {
-        let unwritten = |error: &StoreError| tracing::error!(%error, %key, "could not write a ref");
-        let (store, digest) = (&self.cache.store, reference.target_digest);
-        store.write_ref(key, reference).await.inspect_err(unwritten)?;
-        let live = store.ensure_live(key.proxy.artifact_type, &digest, Some(reference.size)).await;
-        if live.inspect_err(unwritten)?.is_none() {
-            store.remove_ref(key).await?;
-            return Err(Failure::passing(Refusal::Internal, "lost"));
-        }
-        let scope = self.protocol.scope(&key.path).to_owned();
-        self.cache.file_grants.forget(&key.proxy, &scope);
-        self.cache.record(Record { key: key.clone(), scope, reference: reference.clone() }).await;
-        if self.protocol.is_catalogue(&reference.kind) {
-            let (rules, fetched_at) = (self.protocol, reference.fetched_at);
-            self.cache.catalogues.note(rules, key, &reference.kind, digest, fetched_at);
-        }
-        Ok(())
-    }
-}
-
-impl Cache {
-    /// Whether another ref of the scope links the resource, and not with another size than it has, so
-    /// that it needs none of its own.
-    async fn vouched_for(&self, protocol: &'static dyn Protocol, resource: &Resource, size: u64) -> bool {
-        if resource.media_type == MediaType::Upstream {
-            return false;
-        }
-        let granted = self.granted(protocol, resource).await;
-        granted.is_some_and(|held| held.size.is_none_or(|stated| stated == size))
-    }
-
-    /// Gives content that is served by its digest, on the strength of a name that may move on, a
-    /// ref of its own, so that it stays when the name does.
-    pub(super) fn adopt(self: &Arc<Self>, protocol: &'static dyn Protocol, resource: &Resource, held: &Held) {
-        // Without a digest in the name it is a variant, which has a ref.
-        let is_granted = held.used != resource.key && linked_digest(resource).is_some();
-        if !is_granted || resource.media_type != MediaType::Upstream {
-            return;
-        }
-        let (cache, resource, used) = (Arc::clone(self), resource.clone(), held.used.clone());
-        let target = held.reference.target_digest;
-        tokio::spawn(async move {
-            let Ok(Some(granting)) = cache.store.read_ref(&used).await else { return };
-            if granting.target_digest != target || !are_alike(protocol, &granting.kind, resource.kind) {
-                return;
-            }
-            let mut reference = Ref {
-                kind: resource.kind.to_owned(),
-                ttl_seconds: resource.freshness.ttl_seconds(),
-                ..granting
-            };
-            cache.complete(protocol, &resource.key, &mut reference);
-            if reference.links.is_none() && protocol.is_document(&reference.kind) {
-                tracing::debug!(key = %resource.key, "what is served by digest is not a document that can be read");
-                return;
-            }
-            let Some(site) = cache.sites.get(&resource.key.proxy).cloned() else { return };
-            let place = Place::of(&resource);
-            let withdrawals = cache.withdrawals.count();
-            let job = Job { cache, site, protocol, resource, place, withdrawals, via: None, held: None };
-            if job.publish_ref(&reference).await.is_err() {
-                tracing::debug!(key = %job.resource.key, "content served by digest could not be given a ref");
-            }
-        });
     }
 }
 

@@ -23,10 +23,13 @@ impl Job {
         }
         let directives = resource.directives();
         let now = self.cache.clock.now();
-        judged && may_store(&directives, self.is_authorized(), answer.status, &answer.headers, now)
+        let has_place = self.has_place(&answer.headers);
+        judged
+            && has_place
+            && may_store(&directives, self.is_authorized(), answer.status, &answer.headers, now)
     }
 
-    fn is_authorized(&self) -> bool {
+    pub(super) fn is_authorized(&self) -> bool {
         self.resource.asked.headers.contains_key(AUTHORIZATION)
     }
 

@@ -117,7 +117,16 @@ impl Cache {
                 let _ = fill.settled().await;
                 Ok(None)
             }
-            Stage::Flowing(..) if !is_for(call.resource, &stage) => Ok(None),
+            Stage::Flowing(reference, _) if !is_for(call.resource, &stage) => {
+                match variant_of(reference, call.resource) {
+                    // Whoever else wants this one looks for it there.
+                    Some((_, key)) if place.key == call.resource.key => {
+                        let place = Place { key, ..place };
+                        Box::pin(self.serve_through(call, place, held, patience, company)).await
+                    }
+                    _ => Ok(None),
+                }
+            }
             Stage::Flowing(..) | Stage::Passing(_) => {
                 let (fill, _) = self.join(call, place, held, Company::None)?;
                 let stage = arrival(fill, patience).await?;
@@ -137,7 +146,7 @@ impl Cache {
 
     /// Who may share the answer to a request: nobody if it says who asks, if nothing of it may be stored, or
     /// if the last answer was for one client alone.
-    fn company(&self, resource: &Resource, place: &Place) -> Company {
+    pub(super) fn company(&self, resource: &Resource, place: &Place) -> Company {
         let asked = &resource.asked;
         let alone = asked.headers.contains_key(AUTHORIZATION)
             || resource.directives().no_store

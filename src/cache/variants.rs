@@ -4,10 +4,12 @@
 //! below it (`model::http_cache`). Those written before the address's first ref that says so do not count:
 //! it was withdrawn in between, and they with it.
 
+use http::HeaderMap;
+
 use super::Cache;
 use super::find::Held;
 use super::obtain::Job;
-use crate::model::http_cache::{Selection, variant_path};
+use crate::model::http_cache::{Selection, selection, variant_path};
 use crate::model::{Http, Ref, RefKey, Resource, Timestamp};
 use crate::protocol::Protocol;
 
@@ -82,5 +84,22 @@ impl Job {
         let is_variant = reference.http.as_ref().is_some_and(|http| http.variant.is_some());
         let of_variant = variant_of(reference, &self.resource).filter(|_| is_variant);
         of_variant.map(|(_, key)| key).into_iter().chain([self.resource.key.clone()]).collect()
+    }
+
+    /// Whether there is a place for an answer: an address may be too long for variants.
+    pub(super) fn has_place(&self, headers: &HeaderMap) -> bool {
+        let variant = selection(headers).variant(&self.resource.asked.headers);
+        variant.is_none_or(|variant| variant_path(&self.resource.key.path, &variant).is_some())
+    }
+
+    /// Lets a variant count along with those that are kept at its address by now. To be asked by who alone writes
+    /// there.
+    pub(super) async fn join_variants(&self, reference: &mut Ref) {
+        let Some(http) = reference.http.as_mut().filter(|http| http.variant.is_some()) else { return };
+        let (cache, key) = (&self.cache, &self.resource.key);
+        let there = cache.store.read_ref(key).await.ok().flatten();
+        let there = there.filter(|there| !cache.withdrawals.covers(key, there.fetched_at));
+        let since = there.and_then(|there| there.http?.variants_since);
+        http.variants_since = since.or(http.variants_since);
     }
 }

@@ -7,6 +7,7 @@ pub mod support;
 mod bodies;
 mod files;
 mod freshness;
+mod meetings;
 mod outages;
 mod rules;
 mod unstored;

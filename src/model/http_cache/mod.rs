@@ -20,7 +20,7 @@ pub use directives::{RequestDirectives, ResponseDirectives};
 pub use freshness::{Moment, initial_age, lifetime};
 pub use reuse::{Excuse, Reuse, asks_again, may_excuse, reuse};
 pub use storing::{end_to_end, freshen, is_hop_by_hop, may_store};
-pub use vary::{Selection, selection, variant_path};
+pub use vary::{Selection, is_variant_of, selection, variant_path};
 
 /// What stands for more seconds than anybody waits (RFC 9111, section 1.2.2).
 pub const MAX_SECONDS: u64 = 1 << 31;

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::directives::lines;
-use crate::model::{Digest, RefPath};
+use crate::model::{Digest, RefKey, RefPath};
 
 /// The most fields that answers may differ by; more are as good as all.
 const MAX_FIELDS: usize = 16;
@@ -98,6 +98,14 @@ fn normal(request: &HeaderMap, name: &HeaderName) -> String {
 /// Where a variant of the answer at a path is kept; `None` if the path is too long for it.
 pub fn variant_path(path: &RefPath, variant: &str) -> Option<RefPath> {
     format!("{path}/{SEGMENT}/{variant}").parse().ok()
+}
+
+/// Whether a key is that of a variant of the answer at an address.
+pub fn is_variant_of(key: &RefKey, address: &RefKey) -> bool {
+    let below = key.path.as_str().strip_prefix(address.path.as_str());
+    let named = below.and_then(|below| below.strip_prefix('/')?.strip_prefix(SEGMENT));
+    named.is_some_and(|name| name.starts_with('/'))
+        && (&key.proxy, key.area) == (&address.proxy, address.area)
 }
 
 #[cfg(test)]
