@@ -297,6 +297,9 @@ impl Job {
             last_modified: answer.last_modified().map(str::to_owned).or_else(|| old.last_modified.clone()),
             ..old.clone()
         };
+        let said = self.resource.keep_headers.iter();
+        let said = said.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned())));
+        reference.headers.extend(said);
         if self.resource.transparent {
             self.freshen(&mut reference, old, answer);
         }

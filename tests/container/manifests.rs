@@ -84,3 +84,25 @@ async fn a_ref_that_does_not_say_the_type_is_served_with_the_one_that_the_manife
         assert_eq!(origin.count("GET", &manifest.path), 1, "confirmed");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_has_to_say_to_people_is_passed_on_with_its_tag() {
+    let origin = Origin::start().await;
+    let [(image, _), (index, _)] = documents(&origin);
+    let said = "299 - \"this repository moves\"";
+    origin.on(&image.path).header("warning", said).always();
+    origin.on(&index.path).header("warning", "110 - \"stale\"").always();
+    let mut repoxy = Repoxy::with(&proxy(&origin, "ttl = \"1h\""));
+    for _ in 0..2 {
+        assert_eq!(repoxy.get(&image.path).await.header("warning"), said);
+        assert_eq!(repoxy.head(&image.path).await.header("warning"), said);
+        assert_eq!(repoxy.get(&index.path).await.header("warning"), "", "of a cache");
+    }
+    assert_eq!(repoxy.get(&image.by_digest).await.header("warning"), "", "whoever asked before");
+    let later = "299 - \"it has moved\"";
+    origin.forget_scripts(&image.path);
+    origin.on(&image.path).header("warning", later).always();
+    outdate(&mut repoxy, "container.tag");
+    repoxy.get(&image.path).await;
+    assert_eq!(repoxy.get(&image.path).await.header("warning"), later, "said when it was confirmed");
+}

@@ -18,7 +18,7 @@ mod resource;
 mod tests;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, WARNING};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use self::request::{Endpoint, Request};
@@ -32,6 +32,8 @@ const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+/// The longest warning, in bytes.
+const WARNING_MAX_LEN: usize = 4096;
 
 /// The dialect of container registries.
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,6 +121,12 @@ impl Protocol for Oci {
             add(ETAG, format!("\"{digest}\""));
             add(CONTENT_DIGEST, digest);
         }
+        // What is named by a digest has the same headers whoever asked before.
+        if resource.kind == kind::TAG
+            && let Some(warning) = warning(reference)
+        {
+            add(WARNING, warning.to_owned());
+        }
         if resource.freshness == Freshness::Immutable {
             add(CACHE_CONTROL, "max-age=31536000".to_owned());
         }
@@ -139,6 +147,13 @@ fn common(request: Option<&Request>) -> impl Iterator<Item = (HeaderName, Header
     let namespace = request.and_then(Request::namespace);
     let namespace = namespace.and_then(|namespace| HeaderValue::from_str(namespace).ok());
     std::iter::once(API_VERSION).chain(namespace.map(|namespace| (NAMESPACE, namespace)))
+}
+
+/// What a registry has to say to people (distribution specification, "Warnings"). Other warnings are of caches, and
+/// of the past (RFC 9111, section 5.5).
+fn warning(reference: &Ref) -> Option<&str> {
+    let text = reference.headers.get(WARNING.as_str()).map(String::as_str);
+    text.filter(|text| text.starts_with("299 ") && text.len() <= WARNING_MAX_LEN)
 }
 
 /// The answer to "is this a registry?". Clients need no login here.

@@ -126,6 +126,7 @@ impl<'t> Place<'t> {
             digest_header: Some("docker-content-digest"),
             delivery: Delivery::Whole { limit: MANIFEST_MAX_LEN },
             accept: Some(MANIFEST_ACCEPT),
+            keep_headers: &["warning"],
             ..self.resource(kind::TAG, Area::Refs, &format!("tags/{tag}"), &format!("manifests/{tag}"))?
         })
     }
