@@ -65,6 +65,11 @@ impl Output {
         bars.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush())).map_err(CliError::Output)
     }
 
+    /// Prints an object on a line of its own at once, above a bar if there is one.
+    pub(crate) fn object_now(&mut self, object: &impl Serialize) -> Result<(), CliError> {
+        self.line_now(serde_json::to_string(object).map_err(|error| CliError::Output(error.into()))?)
+    }
+
     /// Prints an object on a line of its own.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), CliError> {
         serde_json::to_writer(&mut self.out, object).map_err(|error| CliError::Output(error.into()))?;

@@ -89,7 +89,8 @@ fn print(output: &mut Output, finding: &Finding, outcome: &Outcome) -> Result<()
     let (kind, level, mend) = (finding.kind(), finding.level().as_str(), finding.mend().as_str());
     if output.is_json() {
         let (place, what) = (finding.place(), finding.to_string());
-        return output.object(&Event::Finding { finding: kind, level, place, what, mend, outcome, error });
+        let event = Event::Finding { finding: kind, level, place, what, mend, outcome, error };
+        return output.object_now(&event);
     }
     if output.is_quiet() && finding.level() == Level::Note {
         return Ok(());
