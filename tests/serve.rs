@@ -183,6 +183,22 @@ async fn a_request_is_one_line_for_people_and_the_same_one_for_programs() {
     "#));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_line_may_name_the_host_of_the_public_url_and_no_other() {
+    let origin = Origin::start().await;
+    let public = "public_url = \"http://packages.example.org\"\n";
+    for (line, own, other) in [("", "421", "421"), (public, "200", "421")] {
+        let repoxy = Repoxy::with(&format!("{line}{}", proxy(&origin, "")));
+        for (host, expected) in [("packages.example.org", own), ("other.example.org", other)] {
+            let request =
+                format!("GET http://{host}/-/health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            let answer = repoxy.raw(request.as_bytes()).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{line}, {host}: {answer}");
+        }
+    }
+}
+
 /// Puts a fresh certificate for 127.0.0.1 and its key into a directory; a client that trusts no other.
 fn certified(dir: &Path) -> reqwest::Client {
     let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");

@@ -67,7 +67,8 @@ pub struct Config {
     pub root: String,
     /// Where to listen without TLS. Empty if it listens with TLS alone (`listen = []`).
     pub listen: Vec<SocketAddr>,
-    /// The URL that clients use, if it is not the one they send.
+    /// Where clients find the server, if not at the address that they connect to: a request whose target names
+    /// this host and port is for the server itself.
     pub public_url: Option<Url>,
     /// Where the index is; `None` if it goes nowhere because the store is in memory.
     pub index: Option<PathBuf>,
@@ -293,7 +294,7 @@ impl Load<'_> {
             file: None,
             root,
             listen: listen.map_or_else(|| vec![DEFAULT_LISTEN], |listen| listen.value),
-            public_url: self.reader.one(top, "public_url", values::server_url)?.map(|url| url.value),
+            public_url: self.reader.one(top, "public_url", values::public_url)?.map(|url| url.value),
             index,
             hot_bytes: self
                 .reader

@@ -171,14 +171,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
 
 /// The URL of a server: `http` or `https`, a host, perhaps a port and a path, nothing else.
 pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
-    // The text is not repeated where it may hold a password.
-    let url = Url::parse(text).map_err(|error| {
-        Problem::new(format!("not a URL: {error}")).hint("write it as `https://registry.example.org`")
-    })?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Problem::new(format!("`{}` is not `http` or `https`", url.scheme()))
-            .hint("write it as `https://registry.example.org`"));
-    }
+    let url = web_url(text)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Problem::new("a URL with a name or password in it")
             .hint("write them as `credentials = { username = \"…\", password_env = \"…\" }`"));
@@ -190,6 +183,32 @@ pub(super) fn server_url(text: &str) -> Result<Url, Problem> {
         .hint("end it before `?` or `#`"));
     }
     Ok(url)
+}
+
+/// A server's own URL as clients know it: they find everything below its root, and log in nowhere.
+pub(super) fn public_url(text: &str) -> Result<Url, Problem> {
+    let url = web_url(text)?;
+    let more = if !url.username().is_empty() || url.password().is_some() {
+        "a name or password"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "a query or fragment"
+    } else if url.path() != "/" {
+        "a path"
+    } else {
+        return Ok(url);
+    };
+    Err(Problem::new(format!("a URL with {more} in it, which a server's own cannot have"))
+        .hint(format!("write `{}`", url.origin().ascii_serialization())))
+}
+
+/// A URL that speaks HTTP. The text is not repeated in errors, for it may hold a password.
+fn web_url(text: &str) -> Result<Url, Problem> {
+    let hint = "write it as `https://registry.example.org`";
+    let url = Url::parse(text).map_err(|error| Problem::new(format!("not a URL: {error}")).hint(hint))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        scheme => Err(Problem::new(format!("`{scheme}` is not `http` or `https`")).hint(hint)),
+    }
 }
 
 /// A host name as clients know a registry, perhaps with a port.

@@ -37,6 +37,26 @@ fn each_mistake_has_its_place_and_a_hint() {
             "1:10: `listen` is empty and there is no `[tls]`\nhint: write `listen = \"127.0.0.1:7080\"`",
         ),
         (
+            "public_url = 'packages.example.org'",
+            "1:14: not a URL: relative URL without a base\nhint: write it as `https://registry.example.org`",
+        ),
+        (
+            "public_url = 'https://packages.example.org:8443/cache/'",
+            "1:14: a URL with a path in it, which a server's own cannot have\nhint: write `https://packages.example.org:8443`",
+        ),
+        (
+            "public_url = 'https://packages.example.org/?cache'",
+            "1:14: a URL with a query or fragment in it, which a server's own cannot have\nhint: write `https://packages.example.org`",
+        ),
+        (
+            "public_url = 'https://packages.example.org#'",
+            "1:14: a URL with a query or fragment in it, which a server's own cannot have\nhint: write `https://packages.example.org`",
+        ),
+        (
+            "public_url = 'https://me:canary@packages.example.org'",
+            "1:14: a URL with a name or password in it, which a server's own cannot have\nhint: write `https://packages.example.org`",
+        ),
+        (
             "root = 1.5",
             "1:8: `root` cannot be of type float\nhint: write one value in quotes: `root = \"…\"`",
         ),
