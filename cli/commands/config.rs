@@ -21,7 +21,7 @@ enum Event<'e> {
 pub(crate) fn run(global: &Global, command: &ConfigCommand) -> Result<Exit, CliError> {
     let (ConfigCommand::Check(args) | ConfigCommand::Show(args)) = command;
     let mut output = Output::new(global, args.json);
-    let config = settings::load(global)?;
+    let mut config = settings::load(global)?;
     // Not only how it is written, but whether a server could start with it.
     let supplies = settings::supplies(&config)?;
     match command {
@@ -29,7 +29,10 @@ pub(crate) fn run(global: &Global, command: &ConfigCommand) -> Result<Exit, CliE
             serve::rehearse(&config, &supplies)?;
             check(&mut output, &config)?;
         }
-        ConfigCommand::Show(_) => show(&mut output, &config)?,
+        ConfigCommand::Show(_) => {
+            serve::fill_in(&mut config);
+            show(&mut output, &config)?;
+        }
     }
     output.finish()?;
     Ok(Exit::Done)

@@ -198,6 +198,19 @@ fn upstream_settings(
     }
 }
 
+/// Sets the limits that the configuration leaves to their defaults, for who wants to see them.
+pub(super) fn fill_in(config: &mut Config) {
+    let defaults = upstream::Limits::default();
+    let as_size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    for limits in config.proxies.iter_mut().map(|proxy| &mut proxy.limits) {
+        limits.connect_timeout.get_or_insert(defaults.connect);
+        limits.idle_timeout.get_or_insert(defaults.idle);
+        limits.max_connections.get_or_insert(defaults.in_flight);
+        limits.retries.get_or_insert(as_size(defaults.tries.saturating_sub(1)));
+        limits.breaker_after.get_or_insert(as_size(defaults.breaker.in_row));
+    }
+}
+
 fn as_count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
@@ -240,5 +253,34 @@ async fn reload_on(mut hangups: Signal, cache: Arc<Cache>, tls: TlsReload) {
                 tracing::error!(%error, "credentials and certificates may be as they were");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use repoxy::config::{Environment, Options};
+
+    use super::*;
+
+    #[test]
+    fn limits_that_are_filled_in_are_those_that_hold_without() {
+        let nowhere = "/nowhere".to_owned();
+        let environment = Environment::new([("HOME".to_owned(), nowhere.clone())], &nowhere, &nowhere);
+        let config = Config::load(&Options::default(), &environment).expect("defaults");
+        let mut filled = config.clone();
+        fill_in(&mut filled);
+        let limits =
+            |config: &Config| upstream_settings(&config.proxies[0], upstream::Credentials::None, "x").limits;
+        assert_eq!(limits(&filled), limits(&config));
+        let given = config::Limits {
+            connect_timeout: Some(std::time::Duration::from_secs(1)),
+            idle_timeout: Some(std::time::Duration::from_secs(2)),
+            max_connections: Some(3),
+            retries: Some(4),
+            breaker_after: Some(5),
+        };
+        filled.proxies[0].limits = given;
+        fill_in(&mut filled);
+        assert_eq!(filled.proxies[0].limits, given);
     }
 }

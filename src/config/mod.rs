@@ -80,6 +80,8 @@ pub struct Config {
     pub gc: Gc,
     /// Logging.
     pub log: Log,
+    /// Whether the built-in proxies are among the proxies, but for those that gave way.
+    pub presets: bool,
     /// All proxies, in the order of the file. At least one.
     pub proxies: Vec<Proxy>,
     /// What is allowed but likely not meant.
@@ -290,6 +292,7 @@ impl Load<'_> {
             ConfigError::new(&listen.origin, "`listen` is empty and there is no `[tls]`")
                 .hint("write `listen = \"127.0.0.1:7080\"`")
         });
+        let (presets, proxies) = proxies::read(&mut self.reader, top)?;
         let config = Config {
             file: None,
             root,
@@ -303,7 +306,8 @@ impl Load<'_> {
             tls,
             gc: self.gc(top)?,
             log: self.log(top)?,
-            proxies: proxies::read(&mut self.reader, top)?,
+            presets,
+            proxies,
             warnings: Vec::new(),
             origins: root_origin.map(|origin| ("root".to_owned(), origin)).into_iter().collect(),
         };

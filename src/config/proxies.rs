@@ -202,8 +202,11 @@ impl SecretFrom {
 /// A proxy and where it was defined.
 pub(super) type Defined = Set<Proxy>;
 
-/// Reads all proxies; perhaps there is none.
-pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec<Proxy>, ConfigError> {
+/// Reads all proxies, of which there may be none, and whether those that are built in are wanted.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    top: &mut Section<'_>,
+) -> Result<(bool, Vec<Proxy>), ConfigError> {
     let mut defined: Vec<Defined> = Vec::new();
     for section in top.sections("proxy")? {
         let proxy = Entry { reader, section }.read(None)?;
@@ -215,7 +218,7 @@ pub(super) fn read(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Result<Vec
         add_presets(reader, &mut defined)?;
     }
     add_from_environment(reader, &mut defined)?;
-    Ok(defined.into_iter().map(|proxy| proxy.value).collect())
+    Ok((presets, defined.into_iter().map(|proxy| proxy.value).collect()))
 }
 
 /// Adds the built-in proxies; what the operator defined or claimed comes first.

@@ -68,6 +68,7 @@ impl<'c> Shown<'c> {
         lines.line("public_url", config.public_url.as_ref().map(url::Url::as_str));
         lines.line("index", config.index.as_deref().map(path));
         lines.line("hot_bytes", Some(show_size(config.hot_bytes)));
+        lines.line("presets", Some(config.presets));
         if let Some(tls) = &config.tls {
             lines.section("[tls]", "tls");
             lines.line("listen", Some(list(&tls.listen)));
@@ -122,9 +123,11 @@ impl<'c> Shown<'c> {
         self.line("ns", Some(list(&proxy.namespaces)));
         self.line("default", Some(proxy.default));
         self.line("ttl", proxy.ttl.map(show_duration));
-        self.line("unsigned", proxy.unsigned.then_some(true));
-        let is_container = proxy.id.artifact_type == ArtifactType::Container;
-        self.line("read_ahead", (is_container && !proxy.read_ahead).then_some(false));
+        match proxy.id.artifact_type {
+            ArtifactType::Container => self.line("read_ahead", Some(proxy.read_ahead)),
+            ArtifactType::Tf => self.line("unsigned", Some(proxy.unsigned)),
+            ArtifactType::Debian | ArtifactType::Generic => {}
+        }
         self.line("allowed_hosts", some(list(&proxy.allowed_hosts)));
         self.line("ca_files", some(proxy.ca_files.iter().map(|file| path(file)).collect()));
         self.line("connect_timeout", proxy.limits.connect_timeout.map(show_duration));

@@ -45,6 +45,7 @@ root = "/data/repoxy"  # default
 listen = ["127.0.0.1:7080"]  # default
 index = "/data/repoxy/index"  # default
 hot_bytes = "32MiB"  # default
+presets = true  # default
 
 [gc]
 grace = "1d"  # default
@@ -60,6 +61,13 @@ upstream = ["https://registry-1.docker.io/"]  # default
 ns = ["docker.io"]  # default
 default = true  # default
 ttl = "90s"  # REPOXY_PROXY_HUB_TTL
+read_ahead = true  # default
 "#
     );
+    for (name, unsigned) in [("terraform", false), ("opentofu", true)] {
+        let (_, proxy) = shown.split_once(&format!("name = \"{name}\"\n")).expect("a preset");
+        let proxy = proxy.split("\n\n").next().unwrap_or_default();
+        assert!(proxy.lines().any(|line| line == format!("unsigned = {unsigned}  # default")), "{proxy}");
+    }
+    assert_eq!(with(&shown).load().proxies, machine.load().proxies);
 }
