@@ -6,8 +6,8 @@ mod lists;
 mod upkeep;
 
 use std::fs::{self, File};
-use std::io::Read as _;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -228,8 +228,45 @@ fn a_success_is_one_line_and_quiet_none() {
     }
 }
 
+/// A process that ends with the test, however that ends.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn a_server_needs_no_configuration_and_keeps_its_files_below_the_home() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut serve = command(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let mut server = Ends(serve.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it runs"));
+    let mut log = BufReader::new(server.0.stderr.take().expect("piped")).lines();
+    let line = log.find_map(|line| Some(line.ok()?.split_once("listening on http://")?.1.to_owned()));
+    let line = line.expect("it says where it listens");
+    let address = line.split(' ').next().expect("an address").to_owned();
+    // Whoever reads the rest keeps it from standing still.
+    let rest = std::thread::spawn(move || log.map_while(Result::ok).collect::<Vec<_>>());
+    let mut answer = String::new();
+    until(&mut server.0, |_| {
+        let mut stream = TcpStream::connect(&address).expect("it listens");
+        stream.write_all(b"GET /-/ready HTTP/1.0\r\n\r\n").expect("it listens");
+        answer.clear();
+        stream.read_to_string(&mut answer).is_ok() && answer.split(' ').nth(1) == Some("200")
+    });
+    let root = dir.path().join(".local/share/repoxy");
+    assert!(root.join("index").is_dir(), "{line}");
+    let pid = Pid::from_raw(i32::try_from(server.0.id()).expect("a pid")).expect("a pid");
+    kill_process(pid, Signal::TERM).expect("ours");
+    let rest = rest.join().expect("it ends");
+    assert_eq!(server.0.wait().expect("it ends").code(), Some(0), "{rest:?}");
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing else is written");
+}
+
 /// Waits until something holds of a child that runs.
-fn until(child: &mut Child, holds: impl Fn(u32) -> bool) {
+fn until(child: &mut Child, mut holds: impl FnMut(u32) -> bool) {
     let began = Instant::now();
     while !holds(child.id()) {
         assert_eq!(child.try_wait().expect("ours"), None, "it has ended");
