@@ -2,6 +2,8 @@
 
 #[path = "cli/lists.rs"]
 mod lists;
+#[path = "cli/timers.rs"]
+mod timers;
 #[path = "cli/upkeep.rs"]
 mod upkeep;
 
@@ -365,14 +367,6 @@ fn a_bar_is_drawn_on_a_terminal_alone_and_from_the_first_with_its_step() {
     }
 }
 
-/// A command of the page for operators, for this binary and this store instead of the installed ones.
-fn here(line: &str) -> String {
-    let (program, root) = ("/usr/local/bin/repoxy ", "--root /var/lib/repoxy");
-    assert!(line.starts_with(program) && line.contains(root), "{line}");
-    let program_here = format!("{} ", env!("CARGO_BIN_EXE_repoxy"));
-    line.replace(program, &program_here).replace(root, "--root root")
-}
-
 #[test]
 fn a_limit_on_file_sizes_is_an_error_that_is_told_and_takes_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -395,38 +389,6 @@ fn a_limit_on_file_sizes_is_an_error_that_is_told_and_takes_nothing() {
     }
     assert_eq!(refs(), before);
     assert!(!before.is_empty());
-}
-
-#[test]
-fn what_the_page_for_operators_gives_to_cron_and_systemd_runs() {
-    let dir = tempfile::tempdir().expect("a directory");
-    store(dir.path());
-    let page = include_str!("../docs/operations.md");
-    let table = page.split("```cron\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a crontab");
-    // Five fields of time, the user, the command; cron has sh run it, with `\%` for `%`.
-    let from_cron = table.lines().filter(|line| !line.starts_with('#')).map(|line| {
-        let mut rest = line;
-        let mut fields = Vec::new();
-        for _ in 0..6 {
-            let (field, after) = rest.split_once(' ').expect("seven fields");
-            fields.push(field);
-            rest = after.trim_start();
-        }
-        assert_eq!(fields[5], "repoxy", "{line}");
-        assert!(fields[..5].iter().all(|field| *field == "*" || field.parse::<u8>().is_ok()), "{line}");
-        (rest.replace("\\%", "%"), true)
-    });
-    let from_systemd =
-        page.lines().filter_map(|line| Some((line.strip_prefix("ExecStart=")?.to_owned(), false)));
-    let commands: Vec<_> = from_cron.chain(from_systemd).collect();
-    assert_eq!(commands.len(), 3, "{commands:?}");
-    for (line, quiet) in commands {
-        let mut sh = Command::new("/bin/sh");
-        sh.args(["-c", &here(&line)]).current_dir(dir.path()).env_clear().stdin(Stdio::null());
-        let output = sh.env("HOME", dir.path()).env("PATH", "/usr/bin:/bin").output().expect("it runs");
-        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{line}");
-        assert_eq!(stdout(&output).is_empty(), quiet, "{line}: cron sends what is printed: {output:?}");
-    }
 }
 
 /// A proxy with this line in it.
