@@ -1,5 +1,6 @@
 //! D: an index that is gone, damaged or locked; refs and blobs that are not what they should be.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use repoxy::model::{Clock as _, SystemClock, Timestamp};
+use serde_json::Value;
 
 use crate::support::{Gate, Manifest, Origin, Repoxy, eventually, proxy};
 
@@ -81,6 +84,60 @@ async fn d11_losing_the_index_costs_no_request() {
     assert_hits(&repoxy, &image, 200).await;
     assert_listed(&repoxy, &before).await;
     repoxy.assert_sound().await;
+}
+
+/// When a ref was used last, as `ls` says by its key.
+fn last_uses(repoxy: &Repoxy) -> BTreeMap<String, Value> {
+    let list = repoxy.run(&["ls", "refs", "--uses", "--json"]).stdout;
+    let rows = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let rows = rows.map(|line| serde_json::from_slice::<Value>(line).expect("JSON"));
+    rows.map(|row| (row["ref"].as_str().expect("text").to_owned(), row["lastUsed"].clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d11_the_last_use_of_a_ref_is_its_files_mtime_and_outlives_the_index() {
+    let (_origin, mut repoxy, image) = warm().await;
+    assert_eq!(repoxy.terminate().code(), Some(0));
+    let modified = |file: &Path| {
+        let modified = file.metadata().and_then(|found| found.modified()).expect("there");
+        Timestamp::try_from(modified).expect("a time")
+    };
+    let ago = |days: u64| SystemClock.now() - Duration::from_hours(24 * days);
+    let (fetched, used_once) = (ago(11), ago(10));
+    let refs = repoxy.files("type/container/proxies/hub/refs");
+    for file in &refs {
+        let mut text: Value = serde_json::from_slice(&std::fs::read(file).expect("ours")).expect("JSON");
+        // Used so soon after it was fetched is merely written.
+        text["fetchedAt"] = fetched.to_string().into();
+        std::fs::write(file, text.to_string()).expect("ours");
+        let opened = std::fs::OpenOptions::new().write(true).open(file).expect("ours");
+        opened.set_modified(used_once.into()).expect("ours");
+    }
+    repoxy.start();
+    let started = SystemClock.now();
+    assert_eq!(repoxy.get(&image.by_digest).await.bytes(), &image.bytes);
+    // What is not flushed by now is flushed at the end.
+    assert_eq!(repoxy.terminate().code(), Some(0));
+    let (unused, used): (Vec<_>, Vec<_>) = refs.iter().partition(|file| file.ends_with("tags/1.0.json"));
+    assert_eq!((used.len(), unused.len()), (1, 1), "{refs:?}");
+    assert!((started..=SystemClock.now()).contains(&modified(used[0])), "{:?}", modified(used[0]));
+    assert_eq!(modified(unused[0]), used_once, "nobody has asked for it");
+
+    let known = last_uses(&repoxy);
+    std::fs::remove_dir_all(repoxy.root().join("index")).expect("removable");
+    let reindex = repoxy.run(&["reindex"]);
+    assert!(reindex.status.success(), "{reindex:?}");
+    let told = last_uses(&repoxy);
+    // Both are in the order of their paths.
+    assert_eq!(told.len(), refs.len());
+    for (file, (key, at)) in refs.iter().zip(&told) {
+        let at: Timestamp = at.as_str().expect("a time").parse().expect("a time");
+        assert_eq!(at, modified(file), "{key}");
+    }
+    let key =
+        format!("container/hub/refs/library/app/manifests/{}", image.digest.to_string().replace(':', "/"));
+    assert!(told.contains_key(&key), "{told:?}");
+    assert_eq!(told[&key], known[&key], "to the moment");
 }
 
 #[tokio::test(flavor = "multi_thread")]
