@@ -203,8 +203,8 @@ mod tests {
 
     use super::*;
 
-    /// The size of the send buffer to a client that comes from an address of 127.0.0.0/8 to 127.0.0.1.
-    async fn send_buffer(from: [u8; 4]) -> usize {
+    /// A prepared socket to a client that comes from an address of 127.0.0.0/8 to 127.0.0.1.
+    async fn prepared(from: [u8; 4]) -> Socket {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let client = TcpSocket::new_v4().expect("a socket");
         client.bind((from, 0).into()).expect("all of them are this machine's");
@@ -213,7 +213,7 @@ mod tests {
         let (stream, peer) = taken.expect("taken");
         let socket = Socket::new(stream, Arc::new(Watch::default()));
         socket.prepare(peer).expect("prepared");
-        socket_send_buffer_size(&socket.stream).expect("asked")
+        socket
     }
 
     #[tokio::test]
@@ -221,7 +221,15 @@ mod tests {
         let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").expect("readable");
         let most: usize = most.trim().parse().expect("a number");
         let near = 2 * NEAR_SEND_BUFFER.min(most);
+        let send_buffer = async |from| socket_send_buffer_size(&prepared(from).await.stream).expect("asked");
         assert_eq!(send_buffer([127, 0, 0, 1]).await, near);
         assert_ne!(send_buffer([127, 0, 0, 2]).await, near);
+    }
+
+    #[tokio::test]
+    async fn answers_to_clients_near_and_far_wait_for_no_segment_to_fill() {
+        for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            assert!(prepared(from).await.stream.nodelay().expect("asked"), "{from:?}");
+        }
     }
 }
