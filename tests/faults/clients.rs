@@ -159,14 +159,14 @@ async fn downloads(
     (gate, blobs, running)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn b5_sigterm_lets_a_hundred_downloads_finish_and_takes_no_new_connection() {
+/// A signal that asks to stop lets downloads finish, and closes the door at once.
+async fn downloads_finish_after(signal: Signal) {
     let origin = Origin::start().await;
     // Upstream is asked for that many at a time.
     let mut repoxy = Repoxy::with(&proxy(&origin, "max_connections = 128"));
     let (gate, blobs, running) = downloads(&repoxy, &origin, 100).await;
     let door = repoxy.address();
-    repoxy.signal(Signal::TERM);
+    repoxy.signal(signal);
     eventually("the door is closed", || std::net::TcpStream::connect(door).is_err()).await;
     gate.open();
     for (download, blob) in running.into_iter().zip(&blobs) {
@@ -175,6 +175,16 @@ async fn b5_sigterm_lets_a_hundred_downloads_finish_and_takes_no_new_connection(
     assert_eq!(repoxy.wait().code(), Some(0));
     repoxy.start();
     repoxy.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b5_sigterm_lets_a_hundred_downloads_finish_and_takes_no_new_connection() {
+    downloads_finish_after(Signal::TERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b5_sigint_lets_a_hundred_downloads_finish_and_takes_no_new_connection() {
+    downloads_finish_after(Signal::INT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
