@@ -40,6 +40,7 @@ suite! {
     an_absent_object_is_an_answer_not_an_error
     what_was_put_is_read_back_and_a_second_put_replaces_it
     a_read_is_cut_off_one_byte_behind_its_limit
+    every_part_of_an_object_is_read_and_no_more_than_there_is
     a_conditional_put_takes_only_a_free_name
     of_many_conditional_puts_exactly_one_wins
     an_upload_is_seen_by_its_readers_at_once_and_by_others_when_published
@@ -60,6 +61,10 @@ suite! {
     a_lock_is_held_by_one_at_a_time
     the_staging_of_the_living_is_not_reaped
 }
+
+/// What the parts of `0123456789` are, by offset and length: the beginning, the middle, over the end, beyond it, none.
+pub(super) const PARTS: [(u64, usize, &str); 7] =
+    [(0, 4, "0123"), (3, 4, "3456"), (8, 100, "89"), (10, 5, ""), (99, 5, ""), (u64::MAX, 5, ""), (2, 0, "")];
 
 fn at(path: &str) -> ObjectPath {
     ObjectPath::new(format!("type/generic/proxies/p/{path}"))
@@ -140,6 +145,39 @@ async fn a_read_is_cut_off_one_byte_behind_its_limit(place: Place) {
     for (limit, len) in [(0, 1), (5, 6), (9, 10), (10, 10), (u64::MAX, 10)] {
         let bytes = place.read(&at("refs/a"), limit).await.expect("read").expect("there");
         assert_eq!(bytes, b"0123456789"[..len], "{limit}");
+    }
+}
+
+async fn every_part_of_an_object_is_read_and_no_more_than_there_is(place: Place) {
+    let digits = b"0123456789";
+    put(&place, "refs/put", digits).await;
+    place.put_if_absent(&at("refs/new"), &tmp(), Bytes::from_static(digits)).await.expect("put");
+    let small = place.publish(&at("blobs/small"), &tmp(), Bytes::from_static(digits)).await;
+    let large = upload(&place, digits).await.publish(&at("blobs/large")).await;
+    let mut blobs = vec![small.expect("published"), large.expect("published")];
+    for path in ["refs/put", "refs/new", "blobs/small", "blobs/large"] {
+        blobs.push(place.open(&at(path)).await.expect("open").expect("there"));
+        blobs.push(place.open_now(&at(path)).expect("open").expect("there"));
+    }
+    for (n, blob) in blobs.iter().enumerate() {
+        assert_eq!((blob.size(), blob.read_all().expect("read")), (10, Bytes::from_static(digits)), "{n}");
+        for (offset, len, expected) in PARTS {
+            assert_eq!(blob.read_at(offset, len).expect("read"), expected, "{n}: {offset} {len}");
+            // What would have to be waited for is not there, and of what is there not all may be.
+            if let Some(hot) = blob.try_read_at(offset, len).expect("read") {
+                assert!(expected.as_bytes().starts_with(&hot), "{n}: {offset} {len} {hot:?}");
+                assert_eq!(hot.is_empty(), expected.is_empty(), "{n}: {offset} {len}");
+            }
+        }
+    }
+    put(&place, "refs/empty", b"").await;
+    let empty = at("refs/empty");
+    for blob in [place.open(&empty).await, place.open_now(&empty)] {
+        let blob = blob.expect("open").expect("there");
+        for (offset, len, _) in PARTS {
+            assert_eq!(blob.read_at(offset, len).expect("read"), "", "{offset} {len}");
+            assert_eq!(blob.try_read_at(offset, len).expect("read").expect("nothing to wait for"), "");
+        }
     }
 }
 
