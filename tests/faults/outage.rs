@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -290,6 +291,56 @@ async fn a13_certificates_that_are_not_right_end_in_502_and_never_in_plain_http(
             );
             eventually("the log says why", || repoxy.log().to_lowercase().contains("certificate")).await;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a13_authorities_of_the_system_are_trusted_beside_those_of_the_configuration() {
+    let (public, private) = (Origin::start_tls().await, Origin::start_tls().await);
+    let proxies = [
+        ("hub", &public, ""),
+        ("inner", &private, "ca_files = [\"ca.pem\"]"),
+        ("both", &public, "ca_files = [\"ca.pem\"]"),
+    ];
+    let tables = proxies.map(|(name, origin, ca)| {
+        let table = config(&origin.url(), ca).replace("hub", name);
+        if name == "hub" { table } else { table.replace("default = true", "") }
+    });
+    let mut repoxy = Repoxy::stopped(&tables.concat());
+    std::fs::write(repoxy.dir().join("ca.pem"), private.certificate()).expect("writable");
+    // Instead of what the machine has: what OpenSSL's programs look for too.
+    let system = repoxy.dir().join("system.pem");
+    std::fs::write(&system, public.certificate()).expect("writable");
+    repoxy.set_env("SSL_CERT_FILE", system.to_str().expect("text"));
+    repoxy.start();
+    for (name, origin, _) in proxies {
+        let image = origin.image("library/app", "1.0", 1, 100);
+        let path = image.path.replace("/v2/", &format!("/v2/{name}/"));
+        assert_eq!(repoxy.get(&path).await.bytes(), &image.bytes, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a13_an_upstream_is_trusted_from_when_its_authority_is_read_again() {
+    let (origin, other) = (Origin::start_tls().await, Origin::start_tls().await);
+    let image = origin.image("library/app", "1.0", 1, 100);
+    for (ca, is_system) in [("ca_files = [\"ca.pem\"]", false), ("", true)] {
+        // It is not left alone meanwhile.
+        let mut repoxy = Repoxy::stopped(&config(&origin.url(), &format!("breaker_after = 100\n{ca}")));
+        let file = repoxy.dir().join("ca.pem");
+        std::fs::write(&file, other.certificate()).expect("writable");
+        if is_system {
+            repoxy.set_env("SSL_CERT_FILE", file.to_str().expect("text"));
+        }
+        repoxy.start();
+        let before = origin.total();
+        assert_refused(&repoxy.get(&image.path).await, StatusCode::BAD_GATEWAY);
+        std::fs::write(&file, origin.certificate()).expect("writable");
+        assert_refused(&repoxy.get(&image.path).await, StatusCode::BAD_GATEWAY);
+        assert_eq!(origin.total(), before, "nothing was said");
+        repoxy.signal(Signal::HUP);
+        eventually("it is read again", || repoxy.log().contains("certificates were read again")).await;
+        assert_eq!(repoxy.get(&image.path).await.bytes(), &image.bytes);
     }
 }
 
