@@ -47,8 +47,12 @@ pub(super) fn is_resident(part: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{IoSlice, Read, Write};
+    use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::io::Errno;
 
     use super::*;
 
@@ -62,5 +66,44 @@ mod tests {
         file.set_len(50_000).expect("cut");
         assert!(!is_resident(&bytes), "asking about lost pages is safe, touching them is not");
         assert!(is_resident(&bytes[..40_000]));
+    }
+    /// Sends a head and a mapping of which the second half was cut off, until that fails; nothing but what came
+    /// before the cut arrives.
+    fn lost_on_the_way(mut here: impl Write, mut there: impl Read) {
+        let page = rustix::param::page_size();
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&vec![7; 4 * page]).expect("written");
+        let bytes = map(file.as_fd(), 4 * page as u64).expect("mapped");
+        file.set_len(2 * page as u64).expect("cut");
+        let failed = here.write_vectored(&[IoSlice::new(&bytes[2 * page..])]).expect_err("nothing is there");
+        assert_eq!(Errno::from_io_error(&failed), Some(Errno::FAULT));
+        let mut slices = [IoSlice::new(b"head"), IoSlice::new(&bytes)];
+        let (mut rest, mut sent) = (&mut slices[..], 0);
+        let failed = loop {
+            match here.write_vectored(rest) {
+                Ok(count) => {
+                    sent += count;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(Errno::from_io_error(&failed), Some(Errno::FAULT), "after {sent} bytes");
+        drop(here);
+        let mut got = Vec::new();
+        there.read_to_end(&mut got).expect("read");
+        assert_eq!(got.len(), sent);
+        assert!([&b"head"[..], &vec![7; 2 * page]].concat().starts_with(&got), "{sent} bytes");
+    }
+
+    #[test]
+    fn sending_what_was_cut_off_is_an_error_and_no_signal() {
+        let (here, there) = UnixStream::pair().expect("a pair");
+        lost_on_the_way(here, there);
+        // As answers go out.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let here = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (there, _) = listener.accept().expect("connected");
+        lost_on_the_way(here, there);
     }
 }
