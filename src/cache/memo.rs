@@ -75,6 +75,11 @@ impl Doubts {
         self.0.insert(key.clone(), (now.saturating_add(DOUBT).unwrap_or(now), detail));
     }
 
+    /// Forgets all of them, because what they came of may have been put right.
+    pub(super) fn clear_all(&self) {
+        self.0.invalidate_all();
+    }
+
     /// Upstream answered again.
     pub(super) fn clear(&self, key: &RefKey) {
         self.0.invalidate(key);

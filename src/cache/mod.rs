@@ -478,6 +478,7 @@ impl Cache {
     /// Whether all could be read. Blocks for as long as the files take.
     pub fn reload(&self) -> bool {
         let mut all = true;
+        self.doubts.clear_all();
         for (proxy, site) in &self.sites {
             if let Err(error) = site.upstream.reload() {
                 all = false;

@@ -114,6 +114,14 @@ impl Breaker {
         }
     }
 
+    /// What made it open may be over: the next request may probe.
+    pub(super) fn reconsider(&mut self, now: Instant) {
+        self.next_open = self.limits.open;
+        if let State::Open { until } = &mut self.state {
+            *until = now;
+        }
+    }
+
     fn is_too_much(&self) -> bool {
         let (good, bad) =
             self.slices.iter().fold((0, 0), |(good, bad), slice| (good + slice.good, bad + slice.bad));
@@ -151,6 +159,21 @@ mod tests {
     fn succeed(breaker: &mut Breaker, now: Instant) {
         let pass = breaker.admit(now).expect("let through");
         breaker.succeeded(pass, now);
+    }
+
+    #[test]
+    fn one_that_is_to_be_reconsidered_lets_one_request_through_at_once() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(BreakerLimits::default());
+        breaker.reconsider(start);
+        (0..5).for_each(|_| drop(fail(&mut breaker, start)));
+        assert!(breaker.admit(start).is_err());
+        breaker.reconsider(start);
+        let probe = breaker.admit(start).expect("let through");
+        breaker.reconsider(start);
+        assert!(breaker.admit(start).is_err(), "only one");
+        assert!(breaker.failed(probe, start));
+        assert_eq!(breaker.wait(start), Some(BreakerLimits::default().open), "as if for the first time");
     }
 
     #[test]

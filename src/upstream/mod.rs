@@ -188,13 +188,14 @@ impl Upstream {
         self.settings.limits.in_flight
     }
 
-    /// Reads credentials and certificates again, and forgets all tokens. Blocks for as long as the
-    /// files take. Requests under way go on with what they began with.
+    /// Reads credentials and certificates again, forgets all tokens, and gives hosts that failed a chance at once.
+    /// Blocks for as long as the files take. Requests under way go on with what they began with.
     ///
     /// # Errors
     /// A [`SetupError`]; then everything stays as it was.
     pub fn reload(&self) -> Result<(), SetupError> {
         self.live.store(Arc::new(Live::load(&self.settings)?));
+        self.sites.reconsider();
         Ok(())
     }
 }

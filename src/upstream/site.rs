@@ -142,6 +142,14 @@ impl Sites {
         &self.bases
     }
 
+    /// Lets all of them be asked once more that are being left alone because they failed.
+    pub(super) fn reconsider(&self) {
+        let now = Instant::now();
+        for site in self.bases.iter().chain(lock(&self.others).values()) {
+            lock(&site.breaker).reconsider(now);
+        }
+    }
+
     /// The site of any URL.
     pub(super) fn of(&self, url: &Url, limits: &Limits) -> Arc<Site> {
         let origin = shown(url);

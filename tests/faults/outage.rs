@@ -325,8 +325,8 @@ async fn a13_an_upstream_is_trusted_from_when_its_authority_is_read_again() {
     let (origin, other) = (Origin::start_tls().await, Origin::start_tls().await);
     let image = origin.image("library/app", "1.0", 1, 100);
     for (ca, is_system) in [("ca_files = [\"ca.pem\"]", false), ("", true)] {
-        // It is not left alone meanwhile.
-        let mut repoxy = Repoxy::stopped(&config(&origin.url(), &format!("breaker_after = 100\n{ca}")));
+        // It is left alone by then.
+        let mut repoxy = Repoxy::stopped(&config(&origin.url(), &format!("breaker_after = 1\n{ca}")));
         let file = repoxy.dir().join("ca.pem");
         std::fs::write(&file, other.certificate()).expect("writable");
         if is_system {
@@ -336,7 +336,7 @@ async fn a13_an_upstream_is_trusted_from_when_its_authority_is_read_again() {
         let before = origin.total();
         assert_refused(&repoxy.get(&image.path).await, StatusCode::BAD_GATEWAY);
         std::fs::write(&file, origin.certificate()).expect("writable");
-        assert_refused(&repoxy.get(&image.path).await, StatusCode::BAD_GATEWAY);
+        assert_refused(&repoxy.get(&image.path).await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(origin.total(), before, "nothing was said");
         repoxy.signal(Signal::HUP);
         eventually("it is read again", || repoxy.log().contains("certificates were read again")).await;
