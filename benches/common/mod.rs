@@ -86,7 +86,7 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
 pub(crate) fn check(address: SocketAddr, items: &[&Item]) -> Outcome<()> {
     let mut connection = Connection::open(address)?;
     for item in items {
-        transfer::verify(&mut connection, &item.path, &item.digest, item.size)?;
+        transfer::verify(&mut connection, item)?;
     }
     Ok(())
 }

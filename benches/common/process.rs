@@ -75,7 +75,7 @@ impl Server {
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
         let mut server = Self { child, address, started };
-        while transfer::get(address, path).is_err() {
+        while !transfer::answers(address, path) {
             if let Some(status) = server.child.try_wait()? {
                 return Err(format!("server ended with {status}: {}", fs::read_to_string(log)?).into());
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Outcome, hex};
+use super::{Item, Outcome, hex};
 
 /// What the request says it takes: what a container client sends.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -30,6 +30,9 @@ pub(crate) struct Timing {
     /// Bytes of the body.
     pub(crate) bytes: u64,
 }
+
+/// How a client takes what it asked for: [`discard`] where it is timed, [`verify`] where bytes are compared.
+pub(crate) type Take = fn(&mut Connection, &Item) -> Outcome<Timing>;
 
 /// A kept connection.
 #[derive(Debug)]
@@ -88,8 +91,8 @@ impl Connection {
         Ok(Self { stream, buffer: vec![0; BUFFER] })
     }
 
-    /// Fetches one body to its end; `see` gets it piece by piece.
-    pub(crate) fn fetch(&mut self, path: &str, mut see: impl FnMut(&[u8])) -> Outcome<Timing> {
+    /// Fetches one body to the end that its own head tells; `see` gets it piece by piece.
+    fn fetch(&mut self, path: &str, mut see: impl FnMut(&[u8])) -> Outcome<Timing> {
         let began = Instant::now();
         self.stream.write_all(request(path).as_bytes())?;
         let mut filled = 0;
@@ -147,18 +150,30 @@ impl Connection {
     }
 }
 
-/// Fetches one body on a connection of its own and throws it away.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Outcome<Timing> {
-    Connection::open(address)?.fetch(path, |_| {})
+/// Whether a 200 comes for this, on a connection of its own. Whatever it says is thrown away.
+pub(crate) fn answers(address: SocketAddr, path: &str) -> bool {
+    Connection::open(address).and_then(|mut connection| connection.fetch(path, |_| {})).is_ok()
+}
+
+/// Fetches one body, compares its length, and throws it away.
+pub(crate) fn discard(connection: &mut Connection, item: &Item) -> Outcome<Timing> {
+    let Item { path, size, .. } = item;
+    let timing = connection.fetch(path, |_| {})?;
+    if timing.bytes == *size {
+        Ok(timing)
+    } else {
+        Err(format!("wrong length: {path} has {} bytes, not {size}", timing.bytes).into())
+    }
 }
 
 /// Fetches one body and compares length and sha256.
-pub(crate) fn verify(connection: &mut Connection, path: &str, digest: &str, size: u64) -> Outcome<()> {
+pub(crate) fn verify(connection: &mut Connection, item: &Item) -> Outcome<Timing> {
+    let Item { path, size, digest } = item;
     let mut state = Sha256::new();
     let timing = connection.fetch(path, |piece| state.update(piece))?;
     let found = hex(&state.finalize());
-    if (timing.bytes, found.as_str()) == (size, digest) {
-        Ok(())
+    if (timing.bytes, &found) == (*size, digest) {
+        Ok(timing)
     } else {
         Err(format!("wrong bytes: {path} is {found} of {} bytes, not {digest} of {size}", timing.bytes)
             .into())

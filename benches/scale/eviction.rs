@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::common::book::Goal;
 use crate::common::process::{Server, free_address, run_when_idle};
-use crate::common::transfer::{Connection, verify};
+use crate::common::transfer::{Connection, discard, verify};
 use crate::common::{Item, MIB, Outcome, SplitMix, check, hex, next_request};
 use crate::place::{Tails, beside};
 use crate::rows::{Bench, Book, Side};
@@ -227,9 +227,9 @@ fn pull(address: SocketAddr, items: &[Item], duration: Duration) -> Outcome<u64>
                 continue;
             };
             if u64::from(number) % COMPARE == 0 {
-                verify(&mut connection, &item.path, &item.digest, item.size)?;
+                verify(&mut connection, item)?;
             } else {
-                connection.fetch(&item.path, |_| {})?;
+                discard(&mut connection, item)?;
             }
             bytes += item.size;
         }

@@ -122,7 +122,7 @@ fn on_connections(
 /// One answer, which must be right.
 fn timed(connection: &mut Connection, item: &Item) -> Outcome<Duration> {
     let began = Instant::now();
-    transfer::verify(connection, &item.path, &item.digest, item.size)?;
+    transfer::verify(connection, item)?;
     Ok(began.elapsed())
 }
 

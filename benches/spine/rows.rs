@@ -15,7 +15,7 @@ use crate::common::book::Goal;
 use crate::common::group::{Group, in_turn};
 use crate::common::load::{self, Load};
 use crate::common::process::Server;
-use crate::common::transfer::{self, Connection, Timing};
+use crate::common::transfer::{Connection, Take, Timing, discard, verify};
 use crate::common::{Item, Outcome, check, milliseconds};
 use crate::content::{self, Content};
 use crate::origin::{Link, Origin};
@@ -183,7 +183,7 @@ fn large(bench: &Bench, book: &mut Book) -> Outcome<()> {
     for round in 0..bench.scale.rounds {
         for tenant in in_turn(&tenants, round) {
             let before = tenant.cpu_seconds()?;
-            let (wall, timings) = together(tenant.address, &[item], LARGE_CLIENTS)?;
+            let (wall, timings) = together(tenant.address, &[item], LARGE_CLIENTS, discard)?;
             let moved = gigabytes(timings.iter().map(|timing| timing.bytes).sum());
             let cpu = tenant.cpu_seconds()? - before;
             let rate_goal = Goal::AtLeast(1.5, Peer::NginxStatic);
@@ -265,7 +265,7 @@ fn cold(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    Ok(())
+    compare_cold(bench, COLD, &origin, |address| check(address, &[item]))
 }
 
 /// The middle blob through an empty cache, upstream 50 ms away and 125 MB/s wide.
@@ -282,6 +282,23 @@ fn link(bench: &Bench, book: &mut Book) -> Outcome<()> {
             book.note(name, "ms", goal, peer, milliseconds(timing.whole));
         }
     }
+    compare_cold(bench, COLD, &origin, |address| check(address, &[item]))
+}
+
+/// A round that nobody times, behind those that are: each server starts with an empty cache once more, and `fetch`
+/// compares what clients get while it comes in, which those that are timed throw away.
+fn compare_cold(
+    bench: &Bench,
+    peers: &[Peer],
+    origin: &Origin,
+    fetch: impl Fn(SocketAddr) -> Outcome<()>,
+) -> Outcome<()> {
+    for &peer in peers {
+        let tenant = bench.start(peer, origin)?;
+        fetch(tenant.address).map_err(|error| format!("{peer}, cold: {error}"))?;
+    }
+    // The next group finds nothing left to be written.
+    rustix::fs::sync();
     Ok(())
 }
 
@@ -294,7 +311,7 @@ fn cold_fetch(bench: &Bench, tenant: &Tenant, item: &Item) -> Outcome<Timing> {
     let file = bench.yard.fresh("before")?.join("file");
     std::fs::write(&file, vec![1_u8; usize::try_from(item.size + item.size / 4)?])?;
     std::fs::remove_file(&file)?;
-    transfer::get(tenant.address, &item.path)
+    discard(&mut Connection::open(tenant.address)?, item)
 }
 
 /// In the first round, compares the bytes of an item that a server has fetched.
@@ -310,10 +327,10 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
         for &peer in in_turn(COLD, round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
-            let cold = milliseconds(pull(tenant.address, manifest, layers)?);
+            let cold = milliseconds(pull(tenant.address, manifest, layers, discard)?);
             let cold_goal = Goal::AtMost(1.05, Peer::Direct);
             book.note("image of 40 layers, upstream 50 ms, cold", "ms", cold_goal, peer, cold);
-            let warm = milliseconds(pull(tenant.address, manifest, layers)?);
+            let warm = milliseconds(pull(tenant.address, manifest, layers, discard)?);
             let warm_goal = Goal::AtMost(0.1, Peer::Direct);
             book.note("image of 40 layers, upstream 50 ms, warm", "ms", warm_goal, peer, warm);
             if round == 0 && tenant.server.is_some() {
@@ -322,24 +339,24 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    Ok(())
+    compare_cold(bench, COLD, &origin, |address| pull(address, manifest, layers, verify).map(drop))
 }
 
 /// Pulls an image as clients do: the manifest, then its layers over a few kept connections.
-fn pull(address: SocketAddr, manifest: &Item, layers: &[Item]) -> Outcome<Duration> {
+fn pull(address: SocketAddr, manifest: &Item, layers: &[Item], take: Take) -> Outcome<Duration> {
     let began = Instant::now();
-    transfer::get(address, &manifest.path)?;
-    fetch_all(address, layers, PARALLEL_LAYERS)?;
+    take(&mut Connection::open(address)?, manifest)?;
+    fetch_all(address, layers, PARALLEL_LAYERS, take)?;
     Ok(began.elapsed())
 }
 
 /// Fetches all items over so many kept connections.
-fn fetch_all(address: SocketAddr, items: &[Item], connections: usize) -> Outcome<()> {
+fn fetch_all(address: SocketAddr, items: &[Item], connections: usize, take: Take) -> Outcome<()> {
     let next = AtomicUsize::new(0);
     let worker = || -> Outcome<()> {
         let mut connection = Connection::open(address)?;
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            connection.fetch(&item.path, |_| {})?;
+            take(&mut connection, item)?;
         }
         Ok(())
     };
@@ -359,7 +376,7 @@ fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
             rustix::fs::sync();
             for state in ["cold", "warm"] {
                 let began = Instant::now();
-                fetch_all(tenant.address, items, PARALLEL_PACKAGES)?;
+                fetch_all(tenant.address, items, PARALLEL_PACKAGES, discard)?;
                 let name = format!("600 small blobs, 16 connections, {state}");
                 book.note(&name, "ms", Goal::None, peer, milliseconds(began.elapsed()));
             }
@@ -368,7 +385,7 @@ fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    Ok(())
+    compare_cold(bench, COLD, &origin, |address| fetch_all(address, items, PARALLEL_PACKAGES, verify))
 }
 
 /// Many clients on one cold blob.
@@ -380,7 +397,7 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             origin.take_gets(&item.path);
-            let (wall, _) = together(tenant.address, &[item], bench.scale.crowd)?;
+            let (wall, _) = together(tenant.address, &[item], bench.scale.crowd, discard)?;
             let name = |what: &str| format!("50 clients, one cold 100 MiB blob: {what}");
             #[expect(clippy::cast_precision_loss, reason = "a count of at most 50 or so")]
             let gets = origin.take_gets(&item.path) as f64;
@@ -394,10 +411,12 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    Ok(())
+    compare_cold(bench, CROWDED, &origin, |address| {
+        together(address, &[item], bench.scale.crowd, verify).map(drop)
+    })
 }
 
-/// Many clients on as many different cold blobs. One round: memory, not time, is what is measured.
+/// Many clients on as many different cold blobs. One round is timed: memory, not time, is what is measured.
 fn wide(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let items: Vec<&Item> = bench.content.wide.iter().collect();
     let needed = items.iter().map(|item| item.size).sum::<u64>();
@@ -411,18 +430,23 @@ fn wide(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let origin = bench.origin(Link::QUICK)?;
     for &peer in WIDE {
         let tenant = bench.start(peer, &origin)?;
-        let (wall, _) = together(tenant.address, &items, items.len())?;
+        let (wall, _) = together(tenant.address, &items, items.len(), discard)?;
         let name = |what: &str| format!("256 clients, 256 cold 100 MiB blobs: {what}");
         book.note(&name("peak memory"), "MiB", Goal::Ceiling(96.0), peer, tenant.peak()?);
         book.note(&name("wall"), "ms", Goal::None, peer, milliseconds(wall));
         check(tenant.address, &items)?;
     }
-    Ok(())
+    compare_cold(bench, WIDE, &origin, |address| together(address, &items, items.len(), verify).map(drop))
 }
 
 /// Lets `clients` fetch at once, each the next of the items in turn; returns the time until the last
 /// was done, and every client's own.
-fn together(address: SocketAddr, items: &[&Item], clients: usize) -> Outcome<(Duration, Vec<Timing>)> {
+fn together(
+    address: SocketAddr,
+    items: &[&Item],
+    clients: usize,
+    take: Take,
+) -> Outcome<(Duration, Vec<Timing>)> {
     let ready = Barrier::new(clients + 1);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..clients)
@@ -431,12 +455,7 @@ fn together(address: SocketAddr, items: &[&Item], clients: usize) -> Outcome<(Du
                 scope.spawn(move || -> Outcome<Timing> {
                     let connection = Connection::open(address);
                     ready.wait();
-                    let timing = connection?.fetch(&item.path, |_| {})?;
-                    if timing.bytes == item.size {
-                        Ok(timing)
-                    } else {
-                        Err(format!("{}: {} bytes, not {}", item.path, timing.bytes, item.size).into())
-                    }
+                    take(&mut connection?, item)
                 })
             })
             .collect();

@@ -58,11 +58,13 @@ fn ours(bench: &Bench, book: &mut Book, origin: &Origin, directory: &Path, path:
     let server = bench.yard.repoxy(directory, origin.address, path)?;
     let first = milliseconds(server.started.elapsed());
     book.note("start to first hit, 100,000 refs, no index", "ms", FIRST_HIT, Peer::Repoxy, first);
+    let item = Item { path: path.to_owned(), ..bench.content.tag.clone() };
+    check(server.address, &[&item])?;
     drop(server);
     reindex(&bench.yard.binary, directory)?;
     let server = bench.yard.repoxy(directory, origin.address, path)?;
     note_first(book, Peer::Repoxy, &server);
-    check(server.address, &[&Item { path: path.to_owned(), ..bench.content.tag.clone() }])?;
+    check(server.address, &[&item])?;
     note_idle(book, Peer::Repoxy, &server)
 }
 
