@@ -105,7 +105,8 @@ pub(crate) fn rows(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let seen = churn(bench, Some(limit), duration)?;
 
     let name = |what: &str| format!("eviction, {TIMES} times oversubscribed: {what}");
-    if seen.most <= limit / 2 {
+    // On a busy machine nobody may have looked at the right moment in the two seconds of the quick form.
+    if bench.scale.judged && seen.most <= limit / 2 {
         let (most, limit, looks) = (mebibytes(seen.most), mebibytes(limit), seen.looks);
         return Err(
             format!("of {limit} MiB {most:.1} were seen at most in {looks} looks: no limit shows").into()
