@@ -15,6 +15,9 @@ const WELCOME: &str = "\
 This is repoxy, a pull-through cache for container images and packages.
 
   /v2/<proxy>/<repository>/...   container images
+  /tf/<proxy>/...                OpenTofu and Terraform: providers and modules
+  /debian/<proxy>/...            Debian archives
+  /generic/<proxy>/...           plain files
   /-/health  /-/ready            200 if it lives, if it takes requests
   /-/metrics                     counters, for Prometheus
 ";
@@ -22,7 +25,7 @@ This is repoxy, a pull-through cache for container images and packages.
 /// What a path says that nobody owns.
 const NOT_FOUND: &str = "\
 nothing here
-hint: container images are below `/v2/`; `/` says what else there is
+hint: content is below `/v2/`, `/tf/`, `/debian/` and `/generic/`; `/` says what is where
 ";
 
 /// The text format of Prometheus, version 0.0.4.
@@ -120,6 +123,14 @@ mod tests {
         for path in ["/-/", "/-/health/", "/favicon.ico", "/v3/"] {
             assert_eq!(ask(path, true, &lifecycle).0, 404, "{path}");
             assert_eq!(ask(path, false, &lifecycle).0, 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn our_pages_name_what_each_dialect_answers_for() {
+        for mount in ["/v2/", "/tf/", "/debian/", "/generic/"] {
+            assert!(WELCOME.contains(&format!("\n  {mount}<proxy>/")), "{mount}");
+            assert!(NOT_FOUND.contains(&format!("`{mount}`")), "{mount}");
         }
     }
 
