@@ -166,7 +166,7 @@ mod tests {
         let start = Instant::now();
         let mut breaker = Breaker::new(BreakerLimits::default());
         breaker.reconsider(start);
-        (0..5).for_each(|_| drop(fail(&mut breaker, start)));
+        assert!((0..5).map(|_| fail(&mut breaker, start)).eq([false, false, false, false, true]));
         assert!(breaker.admit(start).is_err());
         breaker.reconsider(start);
         let probe = breaker.admit(start).expect("let through");

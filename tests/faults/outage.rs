@@ -142,6 +142,21 @@ async fn a10_a_rate_limit_is_passed_on_and_upstream_is_left_alone_as_long_as_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a10_of_a_tag_that_moved_the_old_image_stands_in_while_the_new_one_is_limited() {
+    let origin = Origin::start().await;
+    let old = origin.image("library/app", "1.0", 1, 100);
+    let repoxy = Repoxy::before(&origin);
+    repoxy.get(&old.path).await;
+    let new = origin.image("library/app", "1.0", 2, 100);
+    origin.on(&new.path).method("GET").rate_limited("120").once();
+    for asked in ["while it says so", "while it is left alone"] {
+        let got = repoxy.get(&old.path).await;
+        assert_eq!((got.status, got.bytes()), (StatusCode::OK, &old.bytes), "{asked}");
+    }
+    assert_eq!((origin.count("HEAD", &old.path), origin.count("GET", &old.path)), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a10_a_pause_of_years_is_ten_minutes_and_checks_are_not_skipped_for_it() {
     let origin = Origin::start().await;
     let image = origin.image("library/app", "1.0", 1, 100);
