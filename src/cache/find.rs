@@ -85,7 +85,7 @@ impl Cache {
             }
         }
         if let Some(reference) = self.read_ref(&resource.key).await {
-            Box::pin(self.heal(protocol, &resource.key, reference.clone())).await;
+            Box::pin(self.heal(protocol, &resource.key)).await;
             return Some(Held::own(reference, &resource.key));
         }
         if is_complete {
@@ -183,7 +183,10 @@ impl Cache {
     /// Writes the row for a ref that was found as a file only. Waited for (a commit takes well under a
     /// millisecond, and the wait is bounded): what the ref links is asked for next, and is granted
     /// by this row.
-    async fn heal(&self, protocol: &'static dyn Protocol, key: &RefKey, mut reference: Ref) {
+    async fn heal(&self, protocol: &'static dyn Protocol, key: &RefKey) {
+        // Read under the lock: it may have been written over since.
+        let _lock = self.ref_locks.lock(key).await;
+        let Some(mut reference) = self.read_ref(key).await else { return };
         self.complete(protocol, key, &mut reference);
         let scope = protocol.scope(&key.path).to_owned();
         self.file_grants.forget(&key.proxy, &scope);

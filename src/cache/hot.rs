@@ -13,6 +13,7 @@ use moka::sync::Cache as Bounded;
 
 use super::proof::Lent;
 use super::uses::is_same_use;
+use super::variants::varies;
 use super::{Body, Cache, Outcome, ProxyMeters, Served};
 use crate::model::http_cache::RequestDirectives;
 use crate::model::{Heed, RefKey, Resource, Timestamp};
@@ -232,8 +233,8 @@ impl Cache {
             Body::Memory(_) | Body::Blob(_) | Body::Following(_) | Body::Passing(_) => return,
         };
         let reference = &served.reference;
-        let varies = reference.http.as_ref().is_some_and(|http| http.variant.is_some());
-        if matches!(served.outcome, Outcome::Stale | Outcome::Passed) || varies || reference.status() != 200 {
+        let is_special = varies(reference) || reference.status() != 200;
+        if matches!(served.outcome, Outcome::Stale | Outcome::Passed) || is_special {
             return;
         }
         let fresh_until = reference.ttl_seconds.map_or(Timestamp::MAX, |ttl| {

@@ -3,7 +3,7 @@
 //!
 //! What the store does not take is judged all the same, and passed on.
 //!
-//! A crash in between leaves what [`super::obtain`] leaves: companions without the document that names
+//! A crash in between leaves what [`super::publish`] leaves: companions without the document that names
 //! them, which later fetches use or gc removes; never the document without them.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};

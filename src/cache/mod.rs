@@ -434,10 +434,15 @@ impl Cache {
         Ok(served)
     }
 
-    /// Remembers what a failure says about a name.
-    fn note_failure(&self, resource: &Resource, failure: Failure, now: Timestamp) -> Failure {
+    /// Remembers what a failure says about a name, unless upstream has been given it since there were so many
+    /// `withdrawals`.
+    fn note_failure(&self, resource: &Resource, failure: Failure, withdrawals: u64) -> Failure {
         if failure.refusal == Refusal::NotFound {
-            self.absent.note(&resource.key, resource.freshness, now);
+            self.absent.note(&resource.key, resource.freshness, self.clock.now());
+            // Afterwards: a withdrawal counts before it clears.
+            if self.withdrawals.since(withdrawals, &resource.key) {
+                self.absent.clear(&resource.key);
+            }
         }
         failure
     }
@@ -478,7 +483,6 @@ impl Cache {
     /// Whether all could be read. Blocks for as long as the files take.
     pub fn reload(&self) -> bool {
         let mut all = true;
-        self.doubts.clear_all();
         for (proxy, site) in &self.sites {
             if let Err(error) = site.upstream.reload() {
                 all = false;
@@ -486,6 +490,7 @@ impl Cache {
                 tracing::error!(%error, %proxy, "this proxy's credentials and certificates stay as they were");
             }
         }
+        self.doubts.clear_all();
         all
     }
 

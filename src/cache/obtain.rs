@@ -16,7 +16,7 @@ use super::follow::{Flow, Release};
 use super::meters::Outcome;
 use super::outlet::Outlet;
 use super::passing::Passing;
-use super::reading::{correct_type, reading, stated_digest};
+use super::reading::{correct_type, kept_headers, reading, stated_digest};
 use super::through::Place;
 use super::transfer::Transfer;
 use super::{Cache, Decision, Site, ask_for, decide};
@@ -102,11 +102,7 @@ impl Job {
                     self.cache.doubts.note(&self.place.key, failure.detail, now);
                 }
             }
-            // Upstream has been given it meanwhile.
-            if self.cache.withdrawals.since(self.withdrawals, key) {
-                return failure;
-            }
-            self.cache.note_failure(&self.resource, failure, now)
+            self.cache.note_failure(&self.resource, failure, self.withdrawals)
         });
         if result.as_ref().is_ok_and(|obtained| !matches!(obtained, Obtained::Outdated)) {
             self.cache.absent.clear(key);
@@ -297,9 +293,11 @@ impl Job {
             last_modified: answer.last_modified().map(str::to_owned).or_else(|| old.last_modified.clone()),
             ..old.clone()
         };
-        let said = self.resource.keep_headers.iter();
-        let said = said.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned())));
-        reference.headers.extend(said);
+        // A 304 repeats only what has changed.
+        if answer.status != StatusCode::NOT_MODIFIED {
+            reference.headers.retain(|name, _| !self.resource.keep_headers.contains(&name.as_str()));
+        }
+        reference.headers.extend(kept_headers(&self.resource, answer));
         if self.resource.transparent {
             self.freshen(&mut reference, old, answer);
         }

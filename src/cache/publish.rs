@@ -41,7 +41,7 @@ impl RefLocks {
         Self { locks: (0..LOCKS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 
-    async fn lock(&self, key: &RefKey) -> MutexGuard<'_, ()> {
+    pub(super) async fn lock(&self, key: &RefKey) -> MutexGuard<'_, ()> {
         let hash = usize::try_from(self.hasher.hash_one(key) % LOCKS as u64).unwrap_or_default();
         self.locks[hash].lock().await
     }
@@ -130,6 +130,11 @@ impl Job {
         if is_withdrawn() {
             return Ok(());
         }
+        let precedence = match self.resource.freshness {
+            // What a digest names is the same in any reading.
+            Freshness::Immutable => Precedence::This,
+            Freshness::For(_) | Freshness::Upstream(_) => precedence,
+        };
         let mut reference = reference.clone();
         self.join_variants(&mut reference).await;
         for key in self.keys_of(&reference) {
@@ -153,8 +158,9 @@ impl Job {
     /// Writes a ref, unless a later reading is there already: a fill may have lasted longer than the next one.
     async fn write_ref(&self, key: &RefKey, reference: &Ref, precedence: Precedence) -> Result<(), Failure> {
         let (cache, digest) = (&self.cache, reference.target_digest);
-        let may_change = precedence == Precedence::Later && self.resource.freshness != Freshness::Immutable;
-        if may_change && let Ok(Some(there)) = cache.store.read_ref(key).await {
+        if precedence == Precedence::Later
+            && let Ok(Some(there)) = cache.store.read_ref(key).await
+        {
             // One of the future was written when the clock was wrong.
             if there.fetched_at > reference.fetched_at && there.fetched_at <= cache.clock.now() {
                 return Ok(());

@@ -23,9 +23,7 @@ pub(super) fn reading(
     reference.ttl_seconds = resource.freshness.ttl_seconds();
     reference.etag = answer.etag().map(str::to_owned);
     reference.last_modified = answer.last_modified().map(str::to_owned);
-    let kept = resource.keep_headers.iter();
-    reference.headers =
-        kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned()))).collect();
+    reference.headers = kept_headers(resource, answer).collect();
     if resource.transparent {
         reference.headers = end_to_end(&answer.headers);
         reference.media_type = answer.header("content-type").map(str::to_owned);
@@ -34,6 +32,15 @@ pub(super) fn reading(
         date_by(&mut reference, answer.status, &answer.headers, answer);
     }
     reference
+}
+
+/// The header fields of an answer that the dialect wants kept.
+pub(super) fn kept_headers<'a>(
+    resource: &'a Resource,
+    answer: &'a Answer,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    let kept = resource.keep_headers.iter();
+    kept.filter_map(|name| Some(((*name).to_owned(), answer.header(name)?.to_owned())))
 }
 
 /// Gives a document the media type that it says itself, where what is known of it will not do.

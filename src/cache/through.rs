@@ -260,12 +260,13 @@ impl Cache {
     async fn peek(&self, call: Call<'_>, place: &Place) -> Result<Option<Served>, Failure> {
         let Call { site, resource, want, .. } = call;
         let ask = Ask { head: true, ..ask_for(resource, &resource.source, want.via)? };
-        let now = self.clock.now();
+        let withdrawals = self.withdrawals.count();
         let answer = match site.upstream.send(&ask).await {
             Ok(answer) => answer,
             Err(UpstreamError::Status(405 | 501)) => return Ok(None),
-            Err(error) => return Err(self.note_failure(resource, error.into(), now)),
+            Err(error) => return Err(self.note_failure(resource, error.into(), withdrawals)),
         };
+        let now = self.clock.now();
         let digest = resource.expect.as_ref().and_then(Checksum::digest);
         let size = answer.content_length().or(resource.size).or(place.stated_size);
         // By HTTP's own rules upstream's answer is the answer, whatever it leaves out.

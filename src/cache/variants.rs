@@ -41,6 +41,7 @@ impl Cache {
         resource: &Resource,
         found: Option<Held>,
     ) -> (Place, Option<Held>) {
+        let found = found.filter(|held| is_variant(&held.reference) || !varies(&held.reference));
         let http = found.as_ref().and_then(|held| held.reference.http.as_ref());
         let Some((variant, since)) = http.and_then(|http| Some((http.variant.clone()?, http.variants_since)))
         else {
@@ -59,6 +60,17 @@ impl Cache {
         };
         (place, held.filter(counts))
     }
+}
+
+/// Whether an answer is for some requests for its address and not for others.
+pub(super) fn varies(reference: &Ref) -> bool {
+    let vary = reference.headers.get("vary").filter(|_| reference.http.is_some());
+    vary.is_some_and(|vary| Selection::of_lines([vary.as_str()]) != Selection::Always)
+}
+
+/// Whether it is known for which. Of one that a 304 says varies, where there is no place for variants, it is not.
+fn is_variant(reference: &Ref) -> bool {
+    reference.http.as_ref().is_some_and(|http| http.variant.is_some())
 }
 
 /// The variant that a request selects at an address by what an answer from there says, and its place;

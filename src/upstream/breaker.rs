@@ -21,6 +21,8 @@ pub(super) struct Breaker {
     limits: BreakerLimits,
     state: State,
     next_open: Duration,
+    /// Whether what makes the probe fail that is under way may be over.
+    is_outdated: bool,
     in_row: u32,
     /// Counts by slice of the window, oldest first; at most `SLICES + 1`.
     slices: VecDeque<Slice>,
@@ -48,7 +50,14 @@ pub(super) struct Pass {
 
 impl Breaker {
     pub(super) fn new(limits: BreakerLimits) -> Self {
-        Self { limits, state: State::Closed, next_open: limits.open, in_row: 0, slices: VecDeque::new() }
+        Self {
+            limits,
+            state: State::Closed,
+            next_open: limits.open,
+            is_outdated: false,
+            in_row: 0,
+            slices: VecDeque::new(),
+        }
     }
 
     /// How long to leave upstream alone; `None` if it may be asked.
@@ -71,6 +80,7 @@ impl Breaker {
         let probe = self.state != State::Closed;
         if probe {
             self.state = State::Probing;
+            self.is_outdated = false;
         }
         Ok(Pass { probe })
     }
@@ -100,6 +110,10 @@ impl Breaker {
                 return false;
             }
         }
+        if pass.probe && self.is_outdated {
+            self.state = State::Open { until: now };
+            return false;
+        }
         self.state = State::Open { until: now + self.next_open };
         self.next_open = (self.next_open * 2).min(self.limits.max_open);
         self.in_row = 0;
@@ -114,11 +128,14 @@ impl Breaker {
         }
     }
 
-    /// What made it open may be over: the next request may probe.
+    /// What made it open may be over: the next request may probe, and a probe that is under way says nothing if it
+    /// fails.
     pub(super) fn reconsider(&mut self, now: Instant) {
         self.next_open = self.limits.open;
-        if let State::Open { until } = &mut self.state {
-            *until = now;
+        match &mut self.state {
+            State::Closed => {}
+            State::Open { until } => *until = now,
+            State::Probing => self.is_outdated = true,
         }
     }
 
@@ -170,9 +187,10 @@ mod tests {
         assert!(breaker.admit(start).is_err());
         breaker.reconsider(start);
         let probe = breaker.admit(start).expect("let through");
-        breaker.reconsider(start);
         assert!(breaker.admit(start).is_err(), "only one");
-        assert!(breaker.failed(probe, start));
+        breaker.reconsider(start);
+        assert!(!breaker.failed(probe, start), "it began before");
+        assert!(fail(&mut breaker, start), "the next one counts");
         assert_eq!(breaker.wait(start), Some(BreakerLimits::default().open), "as if for the first time");
     }
 

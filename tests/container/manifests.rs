@@ -105,4 +105,8 @@ async fn what_a_registry_has_to_say_to_people_is_passed_on_with_its_tag() {
     outdate(&mut repoxy, "container.tag");
     repoxy.get(&image.path).await;
     assert_eq!(repoxy.get(&image.path).await.header("warning"), later, "said when it was confirmed");
+    origin.forget_scripts(&image.path);
+    outdate(&mut repoxy, "container.tag");
+    repoxy.get(&image.path).await;
+    assert_eq!(repoxy.get(&image.path).await.header("warning"), "", "no longer said");
 }

@@ -173,6 +173,20 @@ async fn answers_that_vary_at_an_address_too_long_for_variants_are_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_confirmation_says_is_not_for_all_is_asked_for_by_each() {
+    let origin = Origin::start().await;
+    origin.on("/x").header("cache-control", "max-age=0").header("etag", "\"a\"").body("for all").once();
+    origin.on("/x").status(304).header(AN_HOUR.0, AN_HOUR.1).header("vary", "*").once();
+    origin.on("/x").header(AN_HOUR.0, AN_HOUR.1).header("vary", "*").body("for one").always();
+    let repoxy = before(&origin, "");
+    for body in ["for all", "for all", "for one", "for one"] {
+        assert_eq!(get(&repoxy, "/x").await.bytes(), body);
+        repoxy.settle().await;
+    }
+    assert_eq!(origin.total(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_share_an_answer_does_not_renew_it_behind_others() {
     let origin = Origin::start().await;
     let control = |control: &str, body: &'static str| {
