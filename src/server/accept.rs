@@ -58,14 +58,14 @@ impl Door {
 
 /// Takes connections until told to drain, and deals them out among the workers; then closes the listening socket.
 /// Runs on the worker with number `here`.
-pub(super) async fn accept<S: Edge>(
+pub(super) async fn accept<E: Edge>(
     door: Door,
     here: usize,
     places: Arc<Places>,
     shared: Arc<Shared>,
-    edge: S,
+    edge: E,
 ) where
-    S::Future: 'static,
+    E::Later: 'static,
 {
     let listener = match TcpListener::from_std(door.listener) {
         Ok(listener) => listener,
@@ -122,15 +122,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves one connection.
-async fn serve<S: Edge>(
+async fn serve<E: Edge>(
     socket: Socket,
     peer: SocketAddr,
     watch: Arc<Watch>,
     tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
-    edge: S,
+    edge: E,
 ) where
-    S::Future: 'static,
+    E::Later: 'static,
 {
     let _counted = shared.meters.connection();
     // Fails only on a connection that is gone.

@@ -4,6 +4,7 @@
 //! conditions decide how much of it is sent. A stream that ends early or fails cuts the connection:
 //! a completed answer is always the right bytes (invariant I5).
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -44,6 +45,9 @@ const ANY_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream
 
 /// Header fields that every full answer has room for: our eight and a few of the dialect.
 const USUAL_FIELDS: usize = 12;
+
+/// How many numbers of seconds each thread keeps as text.
+const AGES: usize = 64;
 
 /// The bytes of an answer.
 #[derive(Debug)]
@@ -112,10 +116,29 @@ fn merge(headers: &mut HeaderMap, extra: impl IntoIterator<Item = (HeaderName, H
 /// The [`CACHE_STATUS`] of a ready answer.
 pub(super) const HIT: HeaderValue = HeaderValue::from_static("repoxy; hit");
 
-/// Adds what differs from one answer to the next: `Age`, if it has one, and `Cache-Status`.
+/// Says, instead of what may be there, what differs from one answer to the next: `Age`, if it has one, and
+/// `Cache-Status`.
 pub(super) fn stamp(headers: &mut HeaderMap, age_seconds: Option<u64>, status: HeaderValue) {
-    headers.extend(age_seconds.map(|age_seconds| (AGE, age_seconds.into())));
+    if let Some(age_seconds) = age_seconds {
+        headers.insert(AGE, seconds(age_seconds));
+    }
     headers.insert(CACHE_STATUS, status);
+}
+
+/// A number as a header's value. What is asked for often is of few ages, so those that were asked for last are kept:
+/// to write one down takes two allocations.
+fn seconds(number: u64) -> HeaderValue {
+    thread_local! {
+        static LAST: [Cell<Option<(u64, HeaderValue)>>; AGES] = const { [const { Cell::new(None) }; AGES] };
+    }
+    LAST.with(|last| {
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder")]
+        let place = &last[(number % AGES as u64) as usize];
+        let kept = place.take().filter(|(known, _)| *known == number);
+        let (_, value) = kept.unwrap_or_else(|| (number, number.into()));
+        place.set(Some((number, value.clone())));
+        value
+    })
 }
 
 /// What `Cache-Status` says of an answer with content.
@@ -354,6 +377,18 @@ mod tests {
         let headers = named(&reference(r#","etag":"\"a\"""#), None, extra);
         assert_eq!(headers.get_all(ETAG).iter().collect::<Vec<_>>(), ["\"own\""]);
         assert_eq!(headers.get_all(LINK).iter().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_differs_from_one_answer_to_the_next_is_said_once() {
+        let mut headers = HeaderMap::new();
+        // Two ages in one place of those that are kept, and one again.
+        let far = 7 + AGES as u64;
+        for (age, said) in [(7, "7"), (far, "71"), (7, "7"), (u64::MAX, "18446744073709551615")] {
+            stamp(&mut headers, Some(age), HIT);
+            assert_eq!(headers.get_all(AGE).iter().collect::<Vec<_>>(), [said]);
+            assert_eq!(headers.get_all(CACHE_STATUS).iter().count(), 1);
+        }
     }
 
     #[test]

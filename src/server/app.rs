@@ -1,8 +1,8 @@
 //! From a request to the dialect that owns it, to the engine, and back.
 //!
 //! The hot path asks the engine for a ready answer by the request target alone and needs neither a
-//! dialect nor a future. Everything else goes through [`Protocol::route`]. Of the two, only the
-//! second may wait.
+//! filter nor a dialect nor a future. Everything else goes through [`Protocol::route`]. Of the two, only
+//! the second may wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,10 @@ pub(super) trait Application: Send + Sync + 'static {
     /// Whether it answers for a target that is another server's.
     fn stands_for(&self, exchange: &Exchange) -> bool;
 
-    /// Answers a request.
+    /// A ready answer from memory, if there is one.
+    fn ready(&self, exchange: &Exchange) -> Option<Response>;
+
+    /// Answers a request for which there was none.
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering;
 
     /// Waits until what clients have got is stored. Called when there are no clients any more.
@@ -83,10 +86,25 @@ impl Application for App {
         self.cache.finish().await;
     }
 
-    fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
-        if let Some(response) = self.ready(&exchange) {
-            return Answering::Now(response);
+    fn ready(&self, exchange: &Exchange) -> Option<Response> {
+        if !exchange.is_read() || exchange.survey.looped {
+            return None;
         }
+        let directed = exchange.survey.directed.then_some(&exchange.headers);
+        let ready = self.cache.ready(exchange.target()?, directed)?;
+        let mut headers = ready.headers.clone();
+        let age = seconds(ready.fetched_at, self.cache.clock().now());
+        answer::stamp(&mut headers, Some(age), answer::HIT);
+        exchange.belongs_to(Arc::clone(&ready.meters));
+        exchange.settle(Outcome::Hit.as_str());
+        let content = match &ready.body {
+            ReadyBody::Memory(bytes) => Content::Memory(bytes.clone()),
+            ReadyBody::Blob(_) => Content::Body(ready.body()),
+        };
+        Some(answer::content(exchange, headers, Some(ready.size()), content))
+    }
+
+    fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
         let head = exchange.head();
         let Some(&protocol) = self.protocols.iter().find(|protocol| protocol.owns(&head, &self.proxies))
         else {
@@ -109,25 +127,6 @@ impl Application for App {
 }
 
 impl App {
-    /// A ready answer from memory, if there is one: the hot path.
-    fn ready(&self, exchange: &Exchange) -> Option<Response> {
-        if !exchange.is_read() || exchange.survey.looped {
-            return None;
-        }
-        let directed = exchange.survey.directed.then_some(&exchange.headers);
-        let ready = self.cache.ready(exchange.target()?, directed)?;
-        let mut headers = ready.headers.clone();
-        let age = seconds(ready.fetched_at, self.cache.clock().now());
-        answer::stamp(&mut headers, Some(age), answer::HIT);
-        exchange.belongs_to(Arc::clone(&ready.meters));
-        exchange.settle(Outcome::Hit.as_str());
-        let content = match &ready.body {
-            ReadyBody::Memory(bytes) => Content::Memory(bytes.clone()),
-            ReadyBody::Blob(_) => Content::Body(ready.body()),
-        };
-        Some(answer::content(exchange, headers, Some(ready.size()), content))
-    }
-
     /// Gathers what the dialect needs until it can route the request, and answers it.
     async fn answer_later(
         &self,

@@ -1,8 +1,8 @@
 //! Between hyper and the application: the requests of one connection.
 //!
-//! Each is looked over, ticketed and handed to one catch-all warp filter. The head travels as one
-//! shared [`Exchange`] in the request's extensions, so that no filter clones a header map; so does the
-//! body, for the application to take. On HTTP/1 an answer that comes before the end of the request's
+//! Each is looked over and ticketed. If there is a ready answer, that is it; else the request is handed to
+//! one catch-all warp filter. The head travels as one shared [`Exchange`] in the request's extensions, so
+//! that no filter clones a header map; so does the body, for the application to take. On HTTP/1 an answer that comes before the end of the request's
 //! body is the last on its connection. A panic in a handler is that client's 500 and nobody else's.
 
 use std::convert::Infallible;
@@ -30,25 +30,61 @@ use super::listen::Shared;
 use super::watch::Watch;
 use crate::cache::Reader;
 
-/// The application as a service. One for the whole server; each connection has a clone.
-pub(super) trait Edge:
-    Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
+/// What a connection asks for answers. One for the whole server; each connection has a clone.
+pub(super) trait Edge: Clone + Send + 'static {
+    /// An answer that has to be found first.
+    type Later: Future<Output = Result<Response, Infallible>> + Send;
+
+    /// The answer, if it is ready.
+    fn ready(&self, exchange: &Exchange) -> Option<Response>;
+
+    /// Finds the answer.
+    fn answer(&self, exchange: Arc<Exchange>) -> Self::Later;
 }
 
-impl<S> Edge for S where
+/// The application behind one warp filter, with its ready answers in front.
+#[derive(Debug)]
+pub(super) struct Filtered<A, S> {
+    application: Arc<A>,
+    shared: Arc<Shared>,
+    filter: S,
+}
+
+impl<A, S: Clone> Clone for Filtered<A, S> {
+    fn clone(&self) -> Self {
+        let (application, shared) = (Arc::clone(&self.application), Arc::clone(&self.shared));
+        Self { application, shared, filter: self.filter.clone() }
+    }
+}
+
+impl<A, S> Edge for Filtered<A, S>
+where
+    A: Application,
     S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible, Future: Send>
         + Clone
         + Send
-        + 'static
+        + 'static,
 {
+    type Later = S::Future;
+
+    fn ready(&self, exchange: &Exchange) -> Option<Response> {
+        catch_unwind(AssertUnwindSafe(|| self.application.ready(exchange)))
+            .unwrap_or_else(|_| Some(panicked(&self.shared, exchange)))
+    }
+
+    fn answer(&self, exchange: Arc<Exchange>) -> S::Future {
+        let mut request = Request::new(Empty::new());
+        request.extensions_mut().insert(exchange);
+        self.filter.call(request)
+    }
 }
 
 /// Puts the application behind one warp filter.
 pub(super) fn edge<A: Application>(application: Arc<A>, shared: Arc<Shared>) -> impl Edge {
+    let (own, all) = (Arc::clone(&application), Arc::clone(&shared));
     let filter = warp::ext::get::<Arc<Exchange>>()
-        .then(move |exchange| answer(Arc::clone(&application), Arc::clone(&shared), exchange));
-    TowerToHyperService::new(warp::service(filter))
+        .then(move |exchange| answer(Arc::clone(&own), Arc::clone(&all), exchange));
+    Filtered { application, shared, filter: TowerToHyperService::new(warp::service(filter)) }
 }
 
 /// Answers, whatever happens.
@@ -67,19 +103,19 @@ fn answer<A: Application>(
     let own = Arc::clone(&exchange);
     match catch_unwind(AssertUnwindSafe(|| application.answer(own))) {
         Ok(Answering::Now(response)) => Either::Left(ready(response)),
-        Ok(Answering::Later(later)) => {
-            Either::Right(AssertUnwindSafe(later).catch_unwind().map(move |outcome| {
-                outcome.unwrap_or_else(|_| {
-                    shared.meters.panics.increment(1);
-                    broken(&exchange)
-                })
-            }))
-        }
-        Err(_) => {
-            shared.meters.panics.increment(1);
-            Either::Left(ready(broken(&exchange)))
-        }
+        Ok(Answering::Later(later)) => Either::Right(
+            AssertUnwindSafe(later)
+                .catch_unwind()
+                .map(move |outcome| outcome.unwrap_or_else(|_| panicked(&shared, &exchange))),
+        ),
+        Err(_) => Either::Left(ready(panicked(&shared, &exchange))),
     }
+}
+
+/// What a client gets whose request made a handler panic.
+fn panicked(shared: &Shared, exchange: &Exchange) -> Response {
+    shared.meters.panics.increment(1);
+    broken(exchange)
 }
 
 /// What the requests of one connection have in common.
@@ -98,11 +134,11 @@ pub(super) struct Line {
 }
 
 /// Answers one request of a connection.
-pub(super) fn respond<S: Edge>(
+pub(super) fn respond<E: Edge>(
     line: &Line,
-    edge: &S,
+    edge: &E,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<HttpResponse<Tracked<ResponseBody>>, Infallible>> + Send + use<S> {
+) -> impl Future<Output = Result<HttpResponse<Tracked<ResponseBody>>, Infallible>> + Send + use<E> {
     let (head, body) = request.into_parts();
     let version = head.version;
     line.watch.began(version == Version::HTTP_2);
@@ -123,13 +159,13 @@ pub(super) fn respond<S: Edge>(
     let exchange = Arc::new(Exchange::new(head, survey, line.peer, reader).with_body(body));
     let watch = Arc::clone(&line.watch);
     let ticket = Ticket::new(Arc::clone(&exchange), Arc::clone(&watch), shared.journal.begin());
-    let answered = match checked {
-        Ok(_) => {
-            let mut request = Request::new(Empty::new());
-            request.extensions_mut().insert(exchange);
-            Either::Left(edge.call(request))
-        }
-        Err(fault) => Either::Right(ready(Ok(refuse(&exchange, fault, version)))),
+    let now = match checked {
+        Ok(_) => edge.ready(&exchange),
+        Err(fault) => Some(refuse(&exchange, fault, version)),
+    };
+    let answered = match now {
+        Some(response) => Either::Left(ready(Ok(response))),
+        None => Either::Right(edge.answer(exchange)),
     };
     answered.map(move |answered| {
         answered.map(|mut response| {

@@ -49,6 +49,10 @@ impl Application for Fake {
         false
     }
 
+    fn ready(&self, _: &Exchange) -> Option<answer::Response> {
+        None
+    }
+
     fn answer(self: Arc<Self>, exchange: Arc<Exchange>) -> Answering {
         self.threads.lock().expect("not poisoned").insert(thread::current().id());
         let ok = |text| answer::reply(exchange.is_head(), health::text(StatusCode::OK, text));

@@ -34,6 +34,22 @@ async fn an_answer_is_used_for_as_long_as_upstream_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_says_its_age_once_however_often_it_is_given() {
+    let origin = Origin::start().await;
+    origin.file("/x", "text/plain", "content");
+    origin.on("/x").header("cache-control", "max-age=3600").header("age", "30").always();
+    let repoxy = before(&origin, "");
+    for round in 0..5 {
+        let got = get(&repoxy, "/x").await;
+        assert!(got.header("age").parse::<u64>().expect("a number") >= 30, "round {round}");
+        assert!(!got.header("cache-status").is_empty());
+        // From then on it is found in the store, and after that in memory.
+        kept(&repoxy, 1).await;
+    }
+    assert_eq!(origin.total(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_stale_is_confirmed_by_its_validators_and_renewed_by_the_confirmation() {
     let origin = Origin::start().await;
     let file = origin.file("/x", "text/plain", "content");

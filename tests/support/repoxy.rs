@@ -42,8 +42,10 @@ pub struct Got {
 }
 
 impl Got {
-    /// A header's value, empty if absent.
+    /// A header's value, empty if absent; there must not be two.
     pub fn header(&self, name: &str) -> &str {
+        let lines = self.headers.get_all(name).iter().count();
+        assert!(lines <= 1, "{lines} times {name}: {:?}", self.headers);
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
 
