@@ -204,13 +204,15 @@ impl<C: Column> Book<C> {
     pub(crate) fn table(&self, judged: bool) -> String {
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
+        let tells = |column: &&C| self.measures.iter().any(|measure| measure.tells_of(**column));
+        let columns: Vec<&C> = C::ALL.iter().filter(tells).collect();
         let mut header = vec!["measure".to_owned(), "unit".to_owned()];
-        header.extend(C::ALL.iter().map(ToString::to_string));
+        header.extend(columns.iter().map(ToString::to_string));
         header.extend(["ratio", "goal", "verdict"].map(str::to_owned));
         table.set_header(header);
         for measure in &self.measures {
             let mut row = vec![measure.name.clone(), measure.unit.to_owned()];
-            row.extend(C::ALL.iter().map(|column| measure.figure(*column).map_or("–".to_owned(), figure)));
+            row.extend(columns.iter().map(|column| measure.figure(**column).map_or("–".to_owned(), figure)));
             row.push(measure.ratio().map_or("–".to_owned(), |ratio| format!("{ratio:.2}")));
             row.push(measure.goal.to_string());
             row.push(measure.verdict(judged).to_owned());

@@ -169,6 +169,8 @@ pub(crate) struct Ran {
     pub(crate) cpu: f64,
     /// The most memory that was resident, in MiB.
     pub(crate) peak: f64,
+    /// What it had read from disk, in MiB: what was not in the page cache.
+    pub(crate) read: f64,
     /// Its exit code, if it was not killed.
     pub(crate) code: Option<i32>,
     /// Lines of its output.
@@ -206,7 +208,7 @@ pub(crate) fn run(command: &mut Command) -> Outcome<Ran> {
         }
     });
     let mut peak: f64 = 0.0;
-    // A process that has ended keeps its times, but not its memory, until somebody waits for it.
+    // A process that has ended keeps its times and counts, but not its memory, until somebody waits for it.
     let (wall, cpu) = loop {
         peak = peak.max(Memory::of(pid)?.peak);
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -215,7 +217,16 @@ pub(crate) fn run(command: &mut Command) -> Outcome<Ran> {
         }
         std::thread::sleep(LOOK_EVERY);
     };
+    let read = mib_read(&fs::read_to_string(format!("/proc/{pid}/io"))?)?;
     let code = child.wait()?.code();
     let (lines, last) = reader.join().map_err(|_| "reading the output panicked")??;
-    Ok(Ran { wall, cpu, peak, code, lines, last: last.trim_end().to_owned() })
+    Ok(Ran { wall, cpu, peak, read, code, lines, last: last.trim_end().to_owned() })
+}
+
+/// What a process has caused to be read from disk, by what its `io` tells.
+fn mib_read(io: &str) -> Outcome<f64> {
+    let line = io.lines().find_map(|line| line.strip_prefix("read_bytes:")).ok_or("no read_bytes")?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let mib = line.trim().parse::<u64>()? as f64 / super::MIB as f64;
+    Ok(mib)
 }

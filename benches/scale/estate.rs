@@ -244,11 +244,11 @@ impl Estate {
         (0..count).map(|_| key(random.next())).collect()
     }
 
-    /// Brings back what a run of gc has condemned, as if it had not run.
+    /// Brings back what a run of gc has condemned, as if it had not run: its directories go as well.
     pub(crate) fn bring_back(&self) -> Outcome<u64> {
         let container = self.root().join("type/container");
         let mut moved = 0;
-        for entry in walkdir::WalkDir::new(container.join("trash")) {
+        for entry in walkdir::WalkDir::new(container.join("trash")).min_depth(1).contents_first(true) {
             let entry = entry?;
             if entry.file_type().is_file() {
                 let hex = entry.file_name().to_str().ok_or("a name that is no text")?;
@@ -256,6 +256,8 @@ impl Estate {
                 fs::create_dir_all(live.parent().unwrap_or(&container))?;
                 fs::rename(entry.path(), live)?;
                 moved += 1;
+            } else {
+                fs::remove_dir(entry.path())?;
             }
         }
         Ok(moved)

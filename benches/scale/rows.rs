@@ -75,6 +75,7 @@ const PLANNING: Goal<Side> = Goal::Limit(15.0);
 fn note(book: &mut Book, name: &str, ran: &Ran, wall: Goal<Side>) {
     book.note(name, "s", wall, Side::Repoxy, ran.wall.as_secs_f64());
     book.note(&format!("{name}: CPU"), "s", Goal::None, Side::Repoxy, ran.cpu);
+    book.note(&format!("{name}: read from disk"), "MiB", Goal::None, Side::Repoxy, ran.read);
     book.note(&format!("{name}: peak memory"), "MiB", UPKEEP_MEMORY, Side::Repoxy, ran.peak);
 }
 

@@ -1,4 +1,4 @@
-//! `cargo bench --bench spine`: repoxy beside nginx and docker-registry, on this machine, in one run.
+//! `cargo bench --bench spine`: repoxy beside other servers and caches, on this machine, in one run.
 //!
 //! Everything is made here from nothing: content, servers, upstream, load. The bytes are checked; the
 //! rounds of the servers are interleaved; ratios are between medians. `docs/performance.md` says how
@@ -34,7 +34,7 @@ use content::Content;
 use peers::Yard;
 use rows::{Bench, GROUPS};
 
-/// Measures repoxy beside nginx and docker-registry, and checks the bytes.
+/// Measures repoxy beside nginx, docker-registry, Varnish and Squid, and checks the bytes.
 #[derive(Debug, Parser)]
 #[command(name = "spine")]
 struct Options {
@@ -50,6 +50,9 @@ struct Options {
     /// Measure this binary instead of the one built with the benchmark
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_repoxy"))]
     binary: PathBuf,
+    /// Measure this NORA too (`cargo install nora-registry`) where servers are cold
+    #[arg(long, value_name = "FILE")]
+    nora: Option<PathBuf>,
     /// What cargo adds to the command line of every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -143,7 +146,7 @@ fn run(options: &Options) -> Outcome<bool> {
     eprintln!("making the content");
     let content =
         Content::make(&scratch.0.join("content"), &scale).map_err(|error| format!("content: {error}"))?;
-    let yard = Yard::new(scratch.0.join("yard"), options.binary.clone());
+    let yard = Yard::new(scratch.0.join("yard"), options.binary.clone(), options.nora.clone());
     let bench = Bench { content, yard, scale };
     let mut book = Book::default();
     for name in TCP {

@@ -4,13 +4,19 @@ use std::cell::Cell;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::Outcome;
 use crate::common::book::Column;
 use crate::common::process::{Server, free_address};
+use crate::common::{Outcome, Scratch};
 use crate::tls::Door;
+
+/// A week in seconds: how long what a cache has is good for.
+const WEEK: &str = "604800";
+/// The user that nobody is, and their group.
+const NOBODY: u32 = 65534;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,13 +29,27 @@ pub(crate) enum Peer {
     NginxCache,
     /// docker-registry: with the files in its own storage, or where upstream matters as a cache.
     Registry,
+    /// Varnish with its storage in memory.
+    Varnish,
+    /// Squid as a cache in front of a server.
+    Squid,
+    /// NORA as a proxy, if its program was given.
+    Nora,
     /// No server in between: the client asks upstream.
     Direct,
 }
 
 impl Column for Peer {
-    const ALL: &'static [Self] =
-        &[Self::Repoxy, Self::NginxStatic, Self::NginxCache, Self::Registry, Self::Direct];
+    const ALL: &'static [Self] = &[
+        Self::Repoxy,
+        Self::NginxStatic,
+        Self::NginxCache,
+        Self::Registry,
+        Self::Varnish,
+        Self::Squid,
+        Self::Nora,
+        Self::Direct,
+    ];
     const OURS: Self = Self::Repoxy;
 }
 
@@ -40,6 +60,9 @@ impl fmt::Display for Peer {
             Self::NginxStatic => "nginx static",
             Self::NginxCache => "nginx cache",
             Self::Registry => "docker-registry",
+            Self::Varnish => "varnish",
+            Self::Squid => "squid",
+            Self::Nora => "nora",
             Self::Direct => "direct",
         })
     }
@@ -51,21 +74,48 @@ pub(crate) struct Yard {
     directory: PathBuf,
     /// The repoxy that is measured.
     pub(crate) binary: PathBuf,
+    /// The NORA that is measured, if any.
+    nora: Option<PathBuf>,
+    /// Where others than root get to.
+    outside: Scratch,
     started: Cell<u32>,
 }
 
 impl Yard {
     /// A yard below `directory`.
-    pub(crate) fn new(directory: PathBuf, binary: PathBuf) -> Self {
-        Self { directory, binary, started: Cell::new(0) }
+    pub(crate) fn new(directory: PathBuf, binary: PathBuf, nora: Option<PathBuf>) -> Self {
+        let outside = Scratch(Path::new("/var/tmp").join(format!("spine-{}", std::process::id())));
+        Self { directory, binary, nora, outside, started: Cell::new(0) }
+    }
+
+    /// These, and NORA if there is one.
+    pub(crate) fn with_nora(&self, peers: &[Peer]) -> Vec<Peer> {
+        peers.iter().copied().chain(self.nora.as_ref().map(|_| Peer::Nora)).collect()
+    }
+
+    /// A new, empty directory for the store of a cache.
+    pub(crate) fn fresh_for(&self, peer: Peer) -> Outcome<PathBuf> {
+        if peer != Peer::Squid || !rustix::process::geteuid().is_root() {
+            return self.fresh("peer");
+        }
+        // Squid refuses to be root, and who it becomes instead may not get to where the benchmark has its files.
+        let directory = self.outside.0.join(self.next("peer"));
+        fs::create_dir_all(&directory)?;
+        chown(&directory, Some(NOBODY), Some(NOBODY))?;
+        Ok(directory)
     }
 
     /// A new, empty directory.
     pub(crate) fn fresh(&self, name: &str) -> Outcome<PathBuf> {
-        self.started.set(self.started.get() + 1);
-        let directory = self.directory.join(format!("{name}-{}", self.started.get()));
+        let directory = self.directory.join(self.next(name));
         fs::create_dir_all(&directory)?;
         Ok(directory)
+    }
+
+    /// A name that nothing has had yet.
+    fn next(&self, name: &str) -> String {
+        self.started.set(self.started.get() + 1);
+        format!("{name}-{}", self.started.get())
     }
 
     /// nginx serving the files below `content`, over TLS too if there is a door for it.
@@ -114,6 +164,66 @@ impl Yard {
         )?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(config);
+        Server::start(&mut command, address, "/v2/", &directory.join("log"))
+    }
+
+    /// Varnish as a cache of `upstream`. It keeps everything in memory, which has room for all that a group asks for.
+    pub(crate) fn varnish(directory: &Path, upstream: SocketAddr) -> Outcome<Server> {
+        let address = free_address()?;
+        let program = ["/usr/sbin/varnishd", "varnishd"].into_iter().find(|path| Path::new(path).exists());
+        let mut command = Command::new(program.unwrap_or("varnishd"));
+        command.args(["-F", "-j", "none", "-T", "none", "-s", "malloc,3G", "-t", WEEK]);
+        command.arg("-n").arg(directory.join("work"));
+        command.args(["-a", &address.to_string(), "-b", &upstream.to_string()]);
+        Server::start(&mut command, address, "/v2/", &directory.join("log"))
+    }
+
+    /// Squid as a cache of `upstream` with an empty store in `directory`.
+    pub(crate) fn squid(directory: &Path, upstream: SocketAddr) -> Outcome<Server> {
+        let address = free_address()?;
+        let config = directory.join("squid.conf");
+        let (place, ip, port) = (directory.display(), upstream.ip(), upstream.port());
+        fs::write(
+            &config,
+            format!(
+                "http_port {address} accel no-vhost defaultsite={ip}\n\
+                 cache_peer {ip} parent {port} 0 no-query no-digest originserver name=origin\n\
+                 cache_peer_access origin allow all\nnever_direct allow all\nhttp_access allow all\n\
+                 cache_dir aufs {place}/cache 200000 16 256\nmaximum_object_size 200 GB\n\
+                 collapsed_forwarding on\nrefresh_pattern . 10080 100% 10080\n\
+                 access_log none\ncache_log {place}/cache.log\npid_filename none\ncoredump_dir {place}\n\
+                 visible_hostname bench\nshutdown_lifetime 0 seconds\ncache_effective_user nobody\n"
+            ),
+        )?;
+        let program = ["/usr/sbin/squid", "squid"].into_iter().find(|path| Path::new(path).exists());
+        let service = format!("spine{}", std::process::id());
+        let squid = || {
+            let mut command = Command::new(program.unwrap_or("squid"));
+            // What it shares between processes has a name, which another on this machine may have.
+            command.args(["-N", "-n", &service, "-f"]).arg(&config);
+            command
+        };
+        let made = squid().arg("-z").output().map_err(|error| format!("cannot start squid: {error}"))?;
+        if !made.status.success() {
+            return Err(format!("squid -z: {}", String::from_utf8_lossy(&made.stderr)).into());
+        }
+        Server::start(&mut squid(), address, "/v2/", &directory.join("log"))
+    }
+
+    /// NORA as a proxy of `upstream` with an empty store in `directory`. Its limits to rates are off.
+    pub(crate) fn nora(&self, directory: &Path, upstream: SocketAddr) -> Outcome<Server> {
+        let address = free_address()?;
+        let mut command = Command::new(self.nora.as_ref().ok_or("no NORA was given")?);
+        command
+            .arg("serve")
+            .current_dir(directory)
+            .env("NORA_HOST", address.ip().to_string())
+            .env("NORA_PORT", address.port().to_string())
+            .env("NORA_STORAGE_PATH", directory.join("storage"))
+            .env("NORA_DOCKER_PROXIES", format!("http://{upstream}"))
+            .env("NORA_REGISTRIES_ENABLE", "docker")
+            .env("NORA_RATE_LIMIT_ENABLED", "false")
+            .env("RUST_LOG", "error");
         Server::start(&mut command, address, "/v2/", &directory.join("log"))
     }
 

@@ -35,9 +35,10 @@ pub(crate) struct Bench {
 /// Those that answer from their own disk.
 const WARM: &[Peer] = &[Peer::Repoxy, Peer::NginxStatic, Peer::NginxCache, Peer::Registry];
 /// Those that are cold at first, and upstream itself.
-const COLD: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Direct];
+const COLD: &[Peer] =
+    &[Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Varnish, Peer::Squid, Peer::Direct];
 /// Those that many clients ask for one cold blob.
-const CROWDED: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry];
+const CROWDED: &[Peer] = &[Peer::Repoxy, Peer::NginxCache, Peer::Registry, Peer::Varnish, Peer::Squid];
 /// Those that many clients ask for as many.
 const WIDE: &[Peer] = &[Peer::Repoxy, Peer::NginxCache];
 /// Those that are measured over TLS and beside idle connections.
@@ -86,12 +87,15 @@ impl Drop for Tenant {
 impl Bench {
     /// Starts a peer with nothing in its cache. `Direct` is upstream itself.
     pub(crate) fn start(&self, peer: Peer, origin: &Origin) -> Outcome<Tenant> {
-        let directory = self.yard.fresh("peer")?;
+        let directory = self.yard.fresh_for(peer)?;
         let server = match peer {
             Peer::Repoxy => Some(self.yard.repoxy(&directory, origin.address, "/-/ready")?),
             Peer::NginxStatic => Some(self.yard.nginx_static(&self.content.directory, None)?),
             Peer::NginxCache => Some(Yard::nginx_cache(&directory, origin.address)?),
             Peer::Registry => Some(self.yard.registry(&directory, Some(origin.address))?),
+            Peer::Varnish => Some(Yard::varnish(&directory, origin.address)?),
+            Peer::Squid => Some(Yard::squid(&directory, origin.address)?),
+            Peer::Nora => Some(self.yard.nora(&directory, origin.address)?),
             Peer::Direct => None,
         };
         let address = server.as_ref().map_or(origin.address, |server| server.address);
@@ -250,7 +254,7 @@ fn cold(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.gib;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for &peer in in_turn(COLD, round) {
+        for &peer in in_turn(&bench.yard.with_nora(COLD), round) {
             let tenant = bench.start(peer, &origin)?;
             let before = tenant.cpu_seconds()?;
             let timing = cold_fetch(bench, &tenant, item)?;
@@ -265,7 +269,7 @@ fn cold(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    compare_cold(bench, COLD, &origin, |address| check(address, &[item]))
+    compare_cold(bench, &bench.yard.with_nora(COLD), &origin, |address| check(address, &[item]))
 }
 
 /// The middle blob through an empty cache, upstream 50 ms away and 125 MB/s wide.
@@ -273,7 +277,7 @@ fn link(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.hundred;
     let origin = bench.origin(Link::FAR_AND_NARROW)?;
     for round in 0..bench.scale.rounds {
-        for &peer in in_turn(COLD, round) {
+        for &peer in in_turn(&bench.yard.with_nora(COLD), round) {
             let tenant = bench.start(peer, &origin)?;
             let timing = cold_fetch(bench, &tenant, item)?;
             check_first(&tenant, item, round)?;
@@ -282,7 +286,7 @@ fn link(bench: &Bench, book: &mut Book) -> Outcome<()> {
             book.note(name, "ms", goal, peer, milliseconds(timing.whole));
         }
     }
-    compare_cold(bench, COLD, &origin, |address| check(address, &[item]))
+    compare_cold(bench, &bench.yard.with_nora(COLD), &origin, |address| check(address, &[item]))
 }
 
 /// A round that nobody times, behind those that are: each server starts with an empty cache once more, and `fetch`
@@ -324,7 +328,7 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let (manifest, layers) = &bench.content.image;
     let origin = bench.origin(Link::FAR)?;
     for round in 0..bench.scale.rounds {
-        for &peer in in_turn(COLD, round) {
+        for &peer in in_turn(&bench.yard.with_nora(COLD), round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             let cold = milliseconds(pull(tenant.address, manifest, layers, discard)?);
@@ -339,7 +343,9 @@ fn image(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    compare_cold(bench, COLD, &origin, |address| pull(address, manifest, layers, verify).map(drop))
+    compare_cold(bench, &bench.yard.with_nora(COLD), &origin, |address| {
+        pull(address, manifest, layers, verify).map(drop)
+    })
 }
 
 /// Pulls an image as clients do: the manifest, then its layers over a few kept connections.
@@ -371,7 +377,7 @@ fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let items = &bench.content.many;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for &peer in in_turn(COLD, round) {
+        for &peer in in_turn(&bench.yard.with_nora(COLD), round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             for state in ["cold", "warm"] {
@@ -385,7 +391,9 @@ fn many(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    compare_cold(bench, COLD, &origin, |address| fetch_all(address, items, PARALLEL_PACKAGES, verify))
+    compare_cold(bench, &bench.yard.with_nora(COLD), &origin, |address| {
+        fetch_all(address, items, PARALLEL_PACKAGES, verify)
+    })
 }
 
 /// Many clients on one cold blob.
@@ -393,7 +401,7 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
     let item = &bench.content.hundred;
     let origin = bench.origin(Link::QUICK)?;
     for round in 0..bench.scale.rounds {
-        for &peer in in_turn(CROWDED, round) {
+        for &peer in in_turn(&bench.yard.with_nora(CROWDED), round) {
             let tenant = bench.start(peer, &origin)?;
             rustix::fs::sync();
             origin.take_gets(&item.path);
@@ -411,7 +419,7 @@ fn crowd(bench: &Bench, book: &mut Book) -> Outcome<()> {
             }
         }
     }
-    compare_cold(bench, CROWDED, &origin, |address| {
+    compare_cold(bench, &bench.yard.with_nora(CROWDED), &origin, |address| {
         together(address, &[item], bench.scale.crowd, verify).map(drop)
     })
 }
