@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
 
@@ -272,11 +273,18 @@ impl Lister {
     /// Parts that are ready before anybody asks for them.
     const AHEAD: usize = 4;
 
-    /// Starts a listing; `walk` runs on a thread of its own.
+    /// Starts a listing; `walk` runs on a thread of its own. If it panics, the listing does not look as if it had come
+    /// to its end, but says that it could not be had: gc takes what is not in it for not there.
     pub(super) fn start(folder: &ObjectPath, walk: impl FnOnce(&Parts) + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel(Self::AHEAD);
         let parts = Parts(sender.clone());
-        let thread = thread::Builder::new().name("store-list".into()).spawn(move || walk(&parts));
+        let whole = folder.clone();
+        let thread = thread::Builder::new().name("store-list".into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| walk(&parts))).is_err() {
+                let error = StoreError::broken_off("list", whole.as_str());
+                parts.push(Part::new(|take| _ = take(Err(error))));
+            }
+        });
         if let Err(error) = thread {
             let error = StoreError::io("list", folder.as_str(), error);
             // The channel is new and holds at least one part, so there is room.
@@ -305,5 +313,25 @@ impl Parts {
     /// Whether nobody reads any more, so that the walk may end.
     pub(super) fn abandoned(&self) -> bool {
         self.0.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::resume_unwind;
+
+    use super::*;
+
+    #[test]
+    fn a_listing_that_panics_does_not_look_as_if_it_had_ended() {
+        let folder = ObjectPath::new("type".into());
+        let mut lister = Lister::start(&folder, |_| resume_unwind(Box::new(())));
+        let mut told = Vec::new();
+        lister.next_part().expect("an error").read(&mut |entry| {
+            told.push(entry.is_err());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(told, [true]);
+        assert!(lister.next_part().is_none());
     }
 }

@@ -79,6 +79,11 @@ impl StoreError {
             _ => Self::Io { act, path, source },
         }
     }
+
+    /// A thread that was to do it panicked; why, it has said itself.
+    pub(super) fn broken_off(act: &'static str, path: impl Into<PathBuf>) -> Self {
+        Self::io(act, path, io::Error::other("a thread panicked"))
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 
@@ -79,8 +80,12 @@ impl<T: Send + 'static> Scan<T> {
         for started in 0..*READERS {
             let reader = Arc::clone(&shared);
             let thread = thread::Builder::new().name("store-scan".into()).spawn(move || {
-                while let Some((part, pages)) = Listing::next(&reader.0) {
-                    Pages { taker: pages, page: Vec::new(), bytes: 0 }.fill(part, &reader.1);
+                while let Some((part, taker)) = Listing::next(&reader.0) {
+                    let mut pages = Pages { taker, page: Vec::new(), bytes: 0 };
+                    // What is missing must not look as if it were not there.
+                    if catch_unwind(AssertUnwindSafe(|| pages.fill(part, &reader.1))).is_err() {
+                        let _ = pages.send(Err(StoreError::broken_off("read", "type")));
+                    }
                 }
             });
             if let Err(error) = thread {
@@ -139,7 +144,7 @@ struct Pages<T> {
 }
 
 impl<T> Pages<T> {
-    fn fill(mut self, part: Part, convert: &impl Fn(Entry) -> Option<T>) {
+    fn fill(&mut self, part: Part, convert: &impl Fn(Entry) -> Option<T>) {
         part.read(&mut |entry| match entry {
             Ok(entry) => {
                 self.bytes +=
@@ -244,5 +249,41 @@ impl TrashEntry {
             return None;
         };
         Some(Self { run, digest, size: entry.stat.size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::resume_unwind;
+
+    use super::super::memory::Memory;
+    use super::*;
+
+    /// How many of two thousand objects are walked, and how often it says that something could not be had.
+    async fn walk(convert: impl Fn(Entry) -> Option<ObjectPath> + Send + Sync + 'static) -> (usize, usize) {
+        let memory = Memory::default();
+        for n in 0..2000 {
+            let (path, staging) = (format!("type/{n:04}"), "tmp".to_owned());
+            let put = memory.put(&ObjectPath::new(path), &ObjectPath::new(staging), "x".into());
+            put.await.expect("put");
+        }
+        let mut scan = Scan::start(Arc::new(memory), vec![ObjectPath::new("type".into())], None, convert);
+        let (mut found, mut errors) = (0, 0);
+        while let Some(page) = scan.next_page().await {
+            page.map_or_else(|_| errors += 1, |page| found += page.len());
+        }
+        (found, errors)
+    }
+
+    #[tokio::test]
+    async fn a_walk_that_breaks_off_says_so() {
+        assert_eq!(walk(|entry| Some(entry.path)).await, (2000, 0));
+        let (found, errors) = walk(|entry| match entry.path.as_str() {
+            "type/0700" => resume_unwind(Box::new(())),
+            _ => Some(entry.path),
+        })
+        .await;
+        assert_eq!(errors, 1);
+        assert!((1500..2000).contains(&found), "{found}: the other parts are walked all the same");
     }
 }
