@@ -52,9 +52,19 @@ fn times_are_judged_by_the_median_and_what_must_never_be_more_by_the_worst_round
     let never = book(Goal::Ceiling(2.0), &OURS);
     assert_eq!(never.count(), (0, 1));
     insta::assert_snapshot!(never.table(true), @"
-    | measure | unit | ours | other | ratio | goal          | verdict |
-    |---------|------|------|-------|-------|---------------|---------|
-    | measure | ms   | 3.00 | –     | –     | ≤ 2 each time | MISSED  |
+    | measure | unit | ours | ratio | goal          | verdict |
+    |---------|------|------|-------|---------------|---------|
+    | measure | ms   | 3.00 | –     | ≤ 2 each time | MISSED  |
+    ");
+}
+
+#[test]
+fn who_has_a_figure_has_a_column() {
+    let both = book(Goal::AtMost(1.0, Side::Other), &[(Side::Ours, 1.0), (Side::Other, 2.0)]);
+    insta::assert_snapshot!(both.table(true), @"
+    | measure | unit | ours | other | ratio | goal        | verdict |
+    |---------|------|------|-------|-------|-------------|---------|
+    | measure | ms   | 1.00 | 2.00  | 0.50  | ≤ 1 × other | ok      |
     ");
 }
 
