@@ -18,9 +18,10 @@
 //! connection's task at its next poll.
 //!
 //! # One request
-//! `service` looks the head over (`check`), takes out a `Ticket` for it (`exchange`) and hands it to
-//! the filter; `app` finds the answer: ready in memory, a page of ours (`health`), or by way of a
-//! dialect and the engine; `answer` makes the response, as much of it as `conditional` and `range`
+//! `service` looks the head over (`check`), takes out a `Ticket` for it (`exchange`), and asks `app` for
+//! an answer that is ready in memory. If there is none the filter takes it, and `app` finds the answer: a
+//! page of ours (`health`), or by way of a dialect and the engine; `answer` makes the response, as much of it
+//! as `conditional` and `range`
 //! leave; the ticket goes along with the body and accounts for it when it is dropped (`log`,
 //! `meters`). Beside all that, `watch` judges how long the client keeps us waiting.
 

@@ -49,7 +49,8 @@ impl Application for Fake {
         false
     }
 
-    fn ready(&self, _: &Exchange) -> Option<answer::Response> {
+    fn ready(&self, exchange: &Exchange) -> Option<answer::Response> {
+        assert_ne!(exchange.uri.path(), "/panic/ready", "as asked");
         None
     }
 
@@ -313,7 +314,7 @@ async fn a_body_that_fails_cuts_the_connection() {
 async fn a_panic_is_one_clients_500() {
     let server = Running::plain(Limits::default());
     let mut wire = server.connect().await;
-    for path in ["/panic", "/panic/later"] {
+    for path in ["/panic/ready", "/panic", "/panic/later"] {
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         assert_eq!(status(&wire.until("details\n").await), "500");
     }
